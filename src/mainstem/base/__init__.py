@@ -1,0 +1,1 @@
+"""Errors, names, ids and codecs: pure code without any contact with the operating system."""
