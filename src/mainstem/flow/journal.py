@@ -1,0 +1,223 @@
+"""The records of a run's journal, ``$run.<id>``: what a run is, in the order in which it came to be.
+
+Each is JSON with a ``type``. Times are those of the record, but for the start of work, which is carried here because a step
+costs one commit: its result. ``key`` is a step's identity within its run: branch path, name and occurrence, such as
+``map#1[17]/charge#1``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+JOURNAL_PREFIX = "$run."
+"""Streams of journals are this prefix and the run's id."""
+
+INBOX_PREFIX = "$inbox."
+"""Streams of what others want of a run: this prefix and the run's id."""
+
+LOG_LINES_PREFIX = "$lines."
+"""Streams of a run's log lines: this prefix and the run's id."""
+
+
+class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An exception, as it is recorded: its type's name, its message, and its traceback as text of at most 16 KiB."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+class Trigger(msgspec.Struct, frozen=True):
+    """The event that started a run."""
+
+    stream: str
+    position: int
+
+
+class Started(msgspec.Struct, frozen=True, omit_defaults=True, tag="started"):
+    """The run exists. First record of every journal; its header carries the trace context of whoever started it.
+
+    Attributes:
+        function: Name of the workflow or job.
+        kind: Which of the two it is.
+        arguments: JSON object ``{"args": [...], "kwargs": {...}}``.
+        queue: The job's queue.
+        not_before_ns: Wall-clock time before which it does not run (a job's delay); 0 for at once.
+        trigger: The event that started it.
+        timeout_s: Limit of the whole run from its start; 0 for none.
+    """
+
+    function: str
+    kind: Literal["workflow", "job"]
+    arguments: msgspec.Raw
+    queue: str = ""
+    not_before_ns: int = 0
+    trigger: Trigger | None = None
+    timeout_s: float = 0.0
+
+
+class Claimed(msgspec.Struct, frozen=True, tag="claimed"):
+    """A process took an unfinished run over after its previous process ended. Synced before anything resumes.
+
+    Attributes:
+        process: ``"<pid>@<start time ns>"`` of the new owner.
+        claim: How often the run was taken over, from 1, without a step's result in between.
+    """
+
+    process: str
+    claim: int
+
+
+class StepStarted(msgspec.Struct, frozen=True, tag="step_started"):
+    """An attempt begins; only written for steps declared with ``record_start=True``."""
+
+    key: str
+    name: str
+    attempt: int
+    digest: str
+
+
+class StepCompleted(msgspec.Struct, frozen=True, omit_defaults=True, tag="step_completed"):
+    """A step's result: the one commit that a step costs.
+
+    Attributes:
+        digest: Of the call's arguments, 16 hexadecimal digits.
+        started_ns: Wall-clock time at which this attempt's work began.
+        waited_ns: How long the call waited for its turn before that (concurrency limits, a busy pool).
+    """
+
+    key: str
+    name: str
+    attempt: int
+    digest: str
+    result: msgspec.Raw
+    started_ns: int
+    waited_ns: int = 0
+
+
+class StepFailed(msgspec.Struct, frozen=True, omit_defaults=True, tag="step_failed"):
+    """An attempt failed.
+
+    Attributes:
+        retry_at_ns: Wall-clock time of the next attempt; 0 when there is none and the error is raised into the workflow.
+    """
+
+    key: str
+    name: str
+    attempt: int
+    digest: str
+    error: ErrorInfo
+    started_ns: int
+    waited_ns: int = 0
+    retry_at_ns: int = 0
+
+
+class TimerSet(msgspec.Struct, frozen=True, tag="timer_set"):
+    """A durable sleep began; it ends at ``wake_at_ns``, whatever process is there then."""
+
+    key: str
+    wake_at_ns: int
+
+
+class Published(msgspec.Struct, frozen=True, tag="published"):
+    """An event of the run, written in the same commit to its own stream."""
+
+    key: str
+    stream: str
+    digest: str
+
+
+class RunCompleted(msgspec.Struct, frozen=True, tag="completed"):
+    """The run returned. Final."""
+
+    result: msgspec.Raw
+
+
+class RunFailed(msgspec.Struct, frozen=True, omit_defaults=True, tag="failed"):
+    """The run raised. Final.
+
+    Attributes:
+        step_key: The step whose error ended the run, if it was a step's.
+    """
+
+    error: ErrorInfo
+    step_key: str = ""
+
+
+class RunCancelled(msgspec.Struct, frozen=True, tag="cancelled"):
+    """The run was cancelled. Final."""
+
+    reason: str
+
+
+class RunPaused(msgspec.Struct, frozen=True, omit_defaults=True, tag="paused"):
+    """The run's history does not fit its code; it waits for a decision.
+
+    Attributes:
+        reason: A sentence.
+        recorded: What the history holds at that place.
+        called: What the code did there.
+    """
+
+    reason: str
+    recorded: str = ""
+    called: str = ""
+
+
+class RunResumed(msgspec.Struct, frozen=True, tag="resumed"):
+    """Someone decided that a paused or quarantined run is to be tried again."""
+
+    reason: str
+
+
+class RunQuarantined(msgspec.Struct, frozen=True, tag="quarantined"):
+    """The run was taken over too often without progress; it waits for a decision, and the application came up without it."""
+
+    claims: int
+
+
+JournalEntry = (
+    Started
+    | Claimed
+    | StepStarted
+    | StepCompleted
+    | StepFailed
+    | TimerSet
+    | Published
+    | RunCompleted
+    | RunFailed
+    | RunCancelled
+    | RunPaused
+    | RunResumed
+    | RunQuarantined
+)
+"""Any record of a journal."""
+
+
+class LogLine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of Python's logging, written beside the run in whose context it was logged (``$lines.<id>``).
+
+    Attributes:
+        time_ns: Wall-clock time of the line.
+        level: ``"INFO"`` and so on.
+        logger: Name of the logger.
+        message: The formatted message, at most 16 KiB.
+        step_key: The step in which it was logged, if any.
+        attempt: That step's attempt.
+    """
+
+    time_ns: int
+    level: str
+    logger: str
+    message: str
+    step_key: str = ""
+    attempt: int = 0
+
+
+class InboxMessage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A wish to a run, in ``$inbox.<id>``; the run's only writer turns it into a journal record."""
+
+    wish: Literal["cancel", "resume"]
+    reason: str = ""
