@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from mainstem.host.lock import RecordLock
+
 Buffer = bytes | bytearray | memoryview
 
 _ZEROS = bytes(1 << 20)
@@ -44,6 +46,14 @@ class File(Protocol):
 
     def close(self) -> None:
         """Close the file; idempotent, never durable by itself."""
+        ...
+
+
+class Lock(Protocol):
+    """An exclusive lock that is held."""
+
+    def release(self) -> None:
+        """Let go of it; idempotent. The process's end does the same."""
         ...
 
 
@@ -84,6 +94,14 @@ class Disk(Protocol):
 
     def sync_directory(self, path: Path) -> None:
         """Return once the names in a directory are durable."""
+        ...
+
+    def lock(self, path: Path) -> Lock:
+        """Take the exclusive lock that a file stands for, creating the file where missing; never waits.
+
+        Raises:
+            LockHeldError: Another process, or this one, holds it.
+        """
         ...
 
 
@@ -189,3 +207,7 @@ class SystemDisk:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def lock(self, path: Path) -> RecordLock:
+        """Take a POSIX record lock."""
+        return RecordLock(path)

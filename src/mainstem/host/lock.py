@@ -1,0 +1,90 @@
+"""A lock that dies with its process: a POSIX record lock on a file that is opened once.
+
+POSIX record locks belong to a process: closing *any* descriptor of the file lets go of the lock, and a second lock by the same
+process succeeds. So the file is opened once, never read, and a table of this process refuses the second taker. ``flock`` would
+not do: a forked child keeps it alive after its parent was killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import threading
+from pathlib import Path
+
+_FLOCK = struct.Struct("hhqqi4x")
+"""``struct flock`` of Linux on 64 bits: type, whence, start, length, pid."""
+
+_held: set[tuple[int, int]] = set()
+_held_guard = threading.Lock()
+
+
+class LockHeldError(Exception):
+    """The lock is held.
+
+    Attributes:
+        owner_pid: The holder's process id; 0 when it let go meanwhile.
+    """
+
+    def __init__(self, owner_pid: int) -> None:
+        super().__init__(f"held by process {owner_pid}")
+        self.owner_pid = owner_pid
+
+
+class RecordLock:
+    """The lock of one file, held from construction to :meth:`release` or the end of the process.
+
+    Raises:
+        LockHeldError: It is held, by another process or by this one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._pid = os.getpid()
+        with _held_guard:
+            self._identity = self._refuse_second_taker(path)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                owner_pid = self._owner_pid()
+                os.close(self._descriptor)
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    raise LockHeldError(owner_pid) from None
+                raise
+            status = os.fstat(self._descriptor)
+            self._identity = (status.st_dev, status.st_ino)
+            _held.add(self._identity)
+
+    def _refuse_second_taker(self, path: Path) -> tuple[int, int]:
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            return (0, 0)  # nobody can hold what does not exist yet
+        identity = (status.st_dev, status.st_ino)
+        if identity in _held:
+            raise LockHeldError(self._pid)
+        return identity
+
+    def _owner_pid(self) -> int:
+        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        answer = fcntl.fcntl(self._descriptor, fcntl.F_GETLK, question)
+        kind, _whence, _start, _length, pid = _FLOCK.unpack(answer)
+        return 0 if kind == fcntl.F_UNLCK else int(pid)
+
+    def release(self) -> None:
+        """Let go. In a forked child this does nothing: the lock was never the child's."""
+        if self._descriptor < 0 or os.getpid() != self._pid:
+            return
+        descriptor, self._descriptor = self._descriptor, -1
+        with _held_guard:
+            _held.discard(self._identity)
+            os.close(descriptor)
+
+
+def _forget_in_child() -> None:
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
