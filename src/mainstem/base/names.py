@@ -74,6 +74,9 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     if is_exact(pattern):
         return lambda name: name == pattern
     tokens = pattern.split(".")
+    if tokens[-1] == ">" and "*" not in tokens:
+        prefix = pattern[:-1]
+        return lambda name: name.startswith(prefix)
     expression = r"\.".join(
         ".+" if token == ">" else r"[^.]+" if token == "*" else re.escape(token) for token in tokens
     )

@@ -92,6 +92,24 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     dedup_window_s: float
 
 
+class LogStats(msgspec.Struct, frozen=True):
+    """How much a log holds.
+
+    Attributes:
+        end_position: Position of the last durable record.
+        record_count: Records that are retained.
+        stream_count: Streams with at least one of them.
+        segment_count: Files that hold them; 0 where an engine has none of its own.
+        size_bytes: Space that they take.
+    """
+
+    end_position: int
+    record_count: int
+    stream_count: int
+    segment_count: int
+    size_bytes: int
+
+
 @runtime_checkable
 class ReadableLog(Protocol):
     """The half of the contract that needs no owner: reading what is durable."""
@@ -108,7 +126,8 @@ class ReadableLog(Protocol):
             pattern: A stream's name, or a pattern with ``*`` (one token) and a final ``>`` (the rest). ``>`` alone matches
                 every stream, the system's included.
             after: Position to continue from; 0 for the beginning.
-            limit: Most records to return, 1 to 65,536. Fewer come back only at the end of the log.
+            limit: Most records to return, 1 to 65,536. Fewer may come back (an answer is bounded in bytes too); none come
+                back only when no matching record is behind ``after``.
 
         Raises:
             InvalidArgumentError: The pattern or a number is malformed.
@@ -125,6 +144,10 @@ class ReadableLog(Protocol):
 
     async def last(self, stream: str) -> StoredRecord | None:
         """Return the last durable record of one stream; ``None`` when none is retained."""
+        ...
+
+    async def stats(self) -> LogStats:
+        """Return how much the log holds."""
         ...
 
 

@@ -1,0 +1,64 @@
+"""The log: the one place where anything is kept. Everything else is a projection of it.
+
+``contract.py`` says what every engine offers; ``frame.py`` is the format on disk; ``embedded/`` is the engine of one process and
+one directory.
+
+    log = await open_log("data/log")
+    position = await log.append("orders.created", [Record(b'{"id": 1}')])
+"""
+
+from mainstem.log.contract import (
+    ABOUT,
+    NO_HEADERS,
+    TRACEPARENT,
+    Append,
+    Log,
+    LogStats,
+    ReadableLog,
+    Record,
+    StoredRecord,
+    Traits,
+)
+from mainstem.log.embedded import EmbeddedLog, EmbeddedReader, LogSettings, open_log, open_reader
+from mainstem.log.errors import (
+    AppendOutcomeUnknownError,
+    LogClosedError,
+    LogCorruptError,
+    LogError,
+    LogFormatError,
+    LogFullError,
+    LogInUseError,
+    LogNotFoundError,
+    NotWrittenError,
+    PositionConflictError,
+    UnsupportedByEngineError,
+)
+
+__all__ = [
+    "ABOUT",
+    "NO_HEADERS",
+    "TRACEPARENT",
+    "Append",
+    "AppendOutcomeUnknownError",
+    "EmbeddedLog",
+    "EmbeddedReader",
+    "Log",
+    "LogClosedError",
+    "LogCorruptError",
+    "LogError",
+    "LogFormatError",
+    "LogFullError",
+    "LogInUseError",
+    "LogNotFoundError",
+    "LogSettings",
+    "LogStats",
+    "NotWrittenError",
+    "PositionConflictError",
+    "ReadableLog",
+    "Record",
+    "StoredRecord",
+    "Traits",
+    "UnsupportedByEngineError",
+    "open_log",
+    "open_reader",
+]

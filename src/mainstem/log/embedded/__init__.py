@@ -1,0 +1,89 @@
+"""The embedded engine: write-ahead segments in one directory, owned by one process.
+
+Where to look: ``../frame.py`` has the format; ``scan.py`` tells torn from damaged; ``recovery.py`` opens; ``commit.py`` decides what
+one commit holds; ``engine.py`` writes it; ``store.py`` and ``index.py`` read it back; ``reader.py`` reads beside an owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+from mainstem.host.clock import Clock, SystemClock
+from mainstem.host.disk import Disk, Lock, SystemDisk
+from mainstem.host.lock import LockHeldError
+from mainstem.log.embedded.engine import EmbeddedLog
+from mainstem.log.embedded.layout import LOCK_NAME, LogSettings
+from mainstem.log.embedded.reader import EmbeddedReader
+from mainstem.log.embedded.recovery import Recovered, recover
+from mainstem.log.errors import LogInUseError
+
+__all__ = ["EmbeddedLog", "EmbeddedReader", "LogSettings", "open_log", "open_reader"]
+
+_logger = logging.getLogger(__name__)
+
+
+async def open_log(
+    directory: str | os.PathLike[str],
+    *,
+    disk: Disk | None = None,
+    clock: Clock | None = None,
+    settings: LogSettings | None = None,
+) -> EmbeddedLog:
+    """Open the log in a directory as its owner, creating it where there is none; a torn tail is set aside and reported.
+
+    Raises:
+        LogInUseError: Another process owns it (or this one already does).
+        LogCorruptError: Acknowledged bytes are damaged or missing; nothing was changed.
+        LogFormatError: Another version of mainstem wrote it; nothing was changed.
+        OSError: The disk failed or is full.
+    """
+    path = Path(directory)
+    disk, clock, settings = disk or SystemDisk(), clock or SystemClock(), settings or LogSettings()
+    lock, recovered = await asyncio.to_thread(_take_over, disk, clock, path, settings)
+    if recovered.torn is not None:
+        torn = recovered.torn
+        _logger.warning(
+            "%s byte %d: a write of %d bytes was never finished and not acknowledged; it was set aside in %s",
+            torn.segment,
+            torn.offset,
+            torn.size_bytes,
+            torn.copy,
+        )
+    return EmbeddedLog(disk, clock, path, settings, recovered, lock)
+
+
+def _take_over(disk: Disk, clock: Clock, path: Path, settings: LogSettings) -> tuple[Lock, Recovered]:
+    disk.make_directory(path)
+    try:
+        lock = disk.lock(path / LOCK_NAME)
+    except LockHeldError as held:
+        raise LogInUseError(str(path), held.owner_pid) from None
+    try:
+        return lock, recover(disk, clock, path, settings)
+    except BaseException:
+        lock.release()
+        raise
+
+
+async def open_reader(
+    directory: str | os.PathLike[str],
+    *,
+    disk: Disk | None = None,
+    clock: Clock | None = None,
+    settings: LogSettings | None = None,
+) -> EmbeddedReader:
+    """Open the log in a directory for reading only: beside a running owner, or when nobody runs.
+
+    Raises:
+        LogNotFoundError: There is no log.
+        LogCorruptError: Acknowledged bytes are damaged or missing.
+        LogFormatError: Another version of mainstem wrote it.
+    """
+    reader = await asyncio.to_thread(
+        EmbeddedReader, disk or SystemDisk(), clock or SystemClock(), Path(directory), settings or LogSettings()
+    )
+    await reader.refresh()
+    return reader

@@ -1,0 +1,500 @@
+"""The embedded engine: one process, one directory, one frame and one sync for all who wait at that moment."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from mainstem.base.errors import InvalidArgumentError
+from mainstem.base.names import check_stream
+from mainstem.host.clock import Clock
+from mainstem.host.disk import Buffer, Disk, File, Lock
+from mainstem.log.contract import Append, LogStats, Record, StoredRecord, Traits
+from mainstem.log.embedded.budget import ByteBudget
+from mainstem.log.embedded.commit import Answer, Call, CommitPlan
+from mainstem.log.embedded.layout import LogSettings
+from mainstem.log.embedded.recovery import Recovered, TornTail
+from mainstem.log.embedded.segment import OpenSegment, allocate, begin, write_end_mark
+from mainstem.log.embedded.store import CommitStore
+from mainstem.log.embedded.writer import InlinePolicy, WriterThread
+from mainstem.log.errors import AppendOutcomeUnknownError, LogClosedError, LogError, LogFullError
+from mainstem.log.frame import CLEAN_END, COMMIT, ROLLED_END, Commit, FrameHeader, encode_headers, frame_bytes
+
+_logger = logging.getLogger(__name__)
+
+_RECORD_OVERHEAD_BYTES = 16
+_SEGMENT_OVERHEAD_BYTES = 1024
+_DEDUP_ID_MAX_CHARS = 255
+_TAIL_BATCH_RECORDS = 1000
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+class EmbeddedLog:
+    """The log of one directory, owned by this process; see :class:`mainstem.log.contract.Log`. Made by ``open_log``.
+
+    Belongs to the event loop that it was opened on. A child that was forked from here cannot use it.
+
+    Attributes:
+        torn: The unfinished write that opening found and set aside, or ``None``.
+        sync_count: Number of commits since opening.
+    """
+
+    def __init__(
+        self, disk: Disk, clock: Clock, directory: Path, settings: LogSettings, recovered: Recovered, lock: Lock
+    ) -> None:
+        self._disk = disk
+        self._clock = clock
+        self._directory = directory
+        self._settings = settings
+        self._lock = lock
+        self._log_id = recovered.log_id
+        self._active = recovered.active
+        self._closed_bytes = recovered.closed_bytes
+        self._store = CommitStore(disk, directory, recovered.index, settings.cache_bytes)
+        self._index = recovered.index
+        self.torn: TornTail | None = recovered.torn
+        self.sync_count = 0
+        self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
+        self._queue: deque[Call] = deque()
+        self._budget = ByteBudget(settings.pending_max_bytes)
+        self._inline = InlinePolicy(settings.inline_sync_max_s)
+        self._writer = WriterThread(self._loop, "mainstem-log")
+        self._busy = False
+        self._flush_due = False
+        self._failure: BaseException | None = None
+        self._closing = False
+        self._closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._advanced: asyncio.Future[None] | None = None
+        self._spare: tuple[int, int, File] | None = None
+        self._spare_task: asyncio.Task[None] | None = None
+        self._full_until_s: float | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "poisoned" if self._failure else "busy" if self._busy else "idle"
+        return f"<EmbeddedLog {self._directory} at {self.end_position}, {state}, {len(self._queue)} waiting>"
+
+    @property
+    def traits(self) -> Traits:
+        """What this engine can do."""
+        return Traits(
+            name="embedded",
+            conditional_append=True,
+            atomic_streams=True,
+            max_batch_records=self._settings.append_max_records,
+            max_batch_bytes=self._settings.append_max_bytes,
+            dedup_window_calls=self._settings.dedup_window_calls,
+            dedup_window_s=0.0,
+        )
+
+    @property
+    def end_position(self) -> int:
+        """Position of the last durable record; 0 when there is none."""
+        return self._index.end_position
+
+    # ---- reading
+
+    async def read(self, pattern: str, after: int = 0, limit: int = 1000) -> Sequence[StoredRecord]:
+        """Return durable records; see :meth:`mainstem.log.contract.ReadableLog.read`."""
+        return await self._store.read(pattern, after, limit)
+
+    async def tail(self, pattern: str, after: int = 0) -> AsyncIterator[Sequence[StoredRecord]]:
+        """Yield batches of durable records for ever; see :meth:`mainstem.log.contract.ReadableLog.tail`.
+
+        Raises:
+            LogClosedError: The log was closed, or its life ended by an error of the disk.
+        """
+        while True:
+            seen = self.end_position
+            records = await self._store.read(pattern, after, _TAIL_BATCH_RECORDS)
+            if records:
+                after = records[-1].position
+                yield records
+                continue
+            after = max(after, seen)
+            if self.end_position == seen:
+                self._check_open()
+                await self._next_commit()
+
+    def _next_commit(self) -> asyncio.Future[None]:
+        if self._advanced is None or self._advanced.done():
+            self._advanced = self._loop.create_future()
+        # Shielded: one tail that is cancelled must not cancel the signal of the others.
+        return asyncio.shield(self._advanced)
+
+    def _wake_tails(self) -> None:
+        if self._advanced is not None and not self._advanced.done():
+            self._advanced.set_result(None)
+
+    async def last(self, stream: str) -> StoredRecord | None:
+        """Return the last durable record of one stream, or ``None``."""
+        position = self._index.last_position(check_stream(stream))
+        if not position:
+            return None
+        return (await self._store.read(stream, position - 1, 1))[0]
+
+    async def stats(self) -> LogStats:
+        """Return the log's size in records, streams and bytes."""
+        size_bytes = self._closed_bytes + self._active.size_bytes
+        return LogStats(self.end_position, self._index.records, self._index.stream_count, self._active.number, size_bytes)
+
+    # ---- appending
+
+    async def append(
+        self,
+        stream: str,
+        records: Sequence[Record],
+        *,
+        expected_position: int | None = None,
+        dedup_id: str | None = None,
+        use_reserve: bool = False,
+    ) -> int:
+        """Append to one stream; see :meth:`mainstem.log.contract.Log.append`."""
+        answer = await self._submit(((stream, records, expected_position),), dedup_id, use_reserve)
+        return answer[-1]
+
+    async def append_many(
+        self, appends: Sequence[Append], *, dedup_id: str | None = None, use_reserve: bool = False
+    ) -> tuple[int, ...]:
+        """Append to several streams at once; see :meth:`mainstem.log.contract.Log.append_many`."""
+        return await self._submit(
+            [(item.stream, item.records, item.expected_position) for item in appends], dedup_id, use_reserve
+        )
+
+    async def _submit(
+        self,
+        appends: Sequence[tuple[str, Sequence[Record], int | None]],
+        dedup_id: str | None,
+        use_reserve: bool,
+    ) -> Answer:
+        self._check_open()
+        call = self._encode_call(appends, dedup_id, use_reserve)
+        if not self._budget.take_now(call.size_bytes):
+            await self._budget.take(call.size_bytes)
+            if self._failure is not None or self._closing:
+                self._budget.give_back(call.size_bytes)
+                self._check_open()
+        self._queue.append(call)
+        self._idle.clear()
+        if not self._busy and not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+        return await call.future
+
+    def _check_open(self) -> None:
+        if self._failure is not None:
+            raise LogClosedError(
+                f"{self._directory}: an earlier write failed ({self._failure}), which ended the log's life in this process. "
+                "Nothing was written. Acknowledged records are safe; start the process again.",
+                try_command=f"mainstem log verify {self._directory}",
+            )
+        if self._closing:
+            raise LogClosedError(f"{self._directory}: the log is closed. Nothing was written.")
+        if self._pid != os.getpid():
+            raise LogClosedError(
+                f"{self._directory}: the log was opened by process {self._pid} and cannot be used in a forked child. "
+                "Nothing was written."
+            )
+
+    def _encode_call(
+        self,
+        appends: Sequence[tuple[str, Sequence[Record], int | None]],
+        dedup_id: str | None,
+        use_reserve: bool,
+    ) -> Call:
+        settings = self._settings
+        encoded = []
+        size = count = 0
+        for stream, records, expected_position in appends:
+            check_stream(stream)
+            values = [record.value for record in records]
+            keys = [record.key for record in records]
+            headers = [encode_headers(record.headers) if record.headers else b"" for record in records]
+            for part in (*values, *keys):
+                if type(part) is not bytes:
+                    raise InvalidArgumentError(
+                        f"stream {stream!r}: values and keys of records are bytes, got {type(part).__name__}. Nothing was written."
+                    )
+            if not values:
+                raise InvalidArgumentError(f"stream {stream!r}: an append has one or more records. Nothing was written.")
+            count += len(values)
+            size += sum(map(len, values)) + sum(map(len, keys)) + sum(map(len, headers)) + len(values) * _RECORD_OVERHEAD_BYTES
+            encoded.append((stream, keys, headers, values, expected_position))
+        if not encoded:
+            raise InvalidArgumentError("append_many() needs one or more appends. Nothing was written.")
+        if size - count * _RECORD_OVERHEAD_BYTES > settings.append_max_bytes or count > settings.append_max_records:
+            raise InvalidArgumentError(
+                f"an append of {count} records and {size - count * _RECORD_OVERHEAD_BYTES} bytes is over the limit of "
+                f"{settings.append_max_records} records and {settings.append_max_bytes} bytes. Nothing was written. "
+                "Keep large payloads as blobs, and append their ids."
+            )
+        if dedup_id is not None and not 1 <= len(dedup_id) <= _DEDUP_ID_MAX_CHARS:
+            raise InvalidArgumentError(f"a dedup_id has 1 to {_DEDUP_ID_MAX_CHARS} characters, got {len(dedup_id)}.")
+        return Call(encoded, dedup_id or "", size, use_reserve, self._loop.create_future())
+
+    # ---- committing: one frame at a time; while it is written, the next one's calls gather
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        while self._queue and not self._busy and self._failure is None:
+            calls = self._take_calls()
+            plan = CommitPlan(self._index)
+            for call in calls:
+                plan.add(call)
+            if plan.record_count == 0:
+                self._answer(plan)
+                continue
+            body = plan.encode()
+            if frame_bytes(len(body)) <= self._room_bytes(calls):
+                self._write(plan, body)
+            elif self._full():
+                self._refuse_for_lack_of_room(calls)
+            else:
+                self._queue.extendleft(reversed(calls))
+                self._roll(frame_bytes(len(body)))
+        if not self._queue and not self._busy:
+            self._idle.set()
+
+    def _take_calls(self) -> list[Call]:
+        """Take waiting calls for one frame; those whose caller has gone are dropped, wholly absent."""
+        calls: list[Call] = []
+        size = 0
+        while self._queue and (not calls or size + self._queue[0].size_bytes <= self._settings.commit_max_bytes):
+            call = self._queue.popleft()
+            if call.future.done():
+                self._budget.give_back(call.size_bytes)
+                continue
+            calls.append(call)
+            size += call.size_bytes
+        return calls
+
+    def _room_bytes(self, calls: Sequence[Call]) -> int:
+        if self._full() and all(call.use_reserve for call in calls):
+            return self._active.room_bytes
+        return self._active.room_bytes - self._settings.reserve_bytes
+
+    def _full(self) -> bool:
+        return self._full_until_s is not None and self._clock.monotonic_s() < self._full_until_s
+
+    def _refuse_for_lack_of_room(self, calls: Sequence[Call]) -> None:
+        """Refuse what may not use the reserve; what may goes back to the queue, unless it does not fit there either."""
+        favoured = [call for call in calls if call.use_reserve]
+        refused = calls if len(favoured) == len(calls) else [call for call in calls if not call.use_reserve]
+        for call in refused:
+            self._settle(
+                call,
+                error=LogFullError(
+                    f"{self._directory}: the disk has no room for a further segment of "
+                    f"{self._settings.segment_bytes(self._active.number + 1)} bytes. Nothing was written; reading goes on.",
+                    try_command=f"df -h {self._directory}",
+                ),
+            )
+        if refused is not calls:
+            self._queue.extendleft(reversed(favoured))
+
+    def _write(self, plan: CommitPlan, body: bytes) -> None:
+        active = self._active
+        header, buffers = active.next_frame(
+            COMMIT, body, plan.first_position, plan.record_count, self._clock.time_ns()
+        )
+        if self._inline.allows(len(plan.accepted)) and not self._queue:
+            try:
+                sync_s = self._write_and_sync(active.file, header.offset, buffers)
+            except OSError as error:
+                self._poison(error, plan)
+            else:
+                self._committed(plan, header, body, sync_s)
+            return
+        self._busy = True
+
+        def done(sync_s: float, error: BaseException | None) -> None:
+            self._busy = False
+            if error is not None:
+                self._poison(error, plan)
+            else:
+                self._committed(plan, header, body, sync_s)
+            self._flush()
+
+        self._writer.submit(lambda: self._write_and_sync(active.file, header.offset, buffers), done)
+
+    def _write_and_sync(self, file: File, offset: int, buffers: Sequence[Buffer]) -> float:
+        file.write_at(offset, buffers)
+        began_s = self._clock.monotonic_s()
+        file.sync()
+        return self._clock.monotonic_s() - began_s
+
+    def _committed(self, plan: CommitPlan, header: FrameHeader, body: bytes, sync_s: float) -> None:
+        self._active.head = header
+        self.sync_count += 1
+        self._inline.observe(sync_s)
+        self._store.add(header, Commit(header, body))
+        self._answer(plan)
+        self._wake_tails()
+        self._prepare_spare()
+
+    def _answer(self, plan: CommitPlan) -> None:
+        for call, answer in plan.accepted:
+            self._settle(call, answer)
+        for call, answer in plan.repeated:
+            self._settle(call, answer)
+        for call, error in plan.refused:
+            self._settle(call, error=error)
+
+    def _settle(self, call: Call, answer: Answer = (), error: LogError | None = None) -> None:
+        self._budget.give_back(call.size_bytes)
+        if call.future.done():
+            return  # its caller was cancelled
+        if error is not None:
+            call.future.set_exception(error)
+        else:
+            call.future.set_result(answer)
+
+    def _poison(self, cause: BaseException, plan: CommitPlan | None) -> None:
+        """End the log's life in this process: after a failed write or sync nobody can say what the disk holds."""
+        self._failure = cause
+        _logger.critical("log %s: a write failed, nothing more is accepted: %r", self._directory, cause)
+        if plan is not None:
+            unknown = [call for call, _answer in plan.accepted]
+            # An answer to a repeat or a conflict may rest on this very commit, so it is as unknown.
+            unknown += [call for call, _answer in plan.repeated] + [call for call, _error in plan.refused]
+            for call in unknown:
+                self._settle(
+                    call,
+                    error=AppendOutcomeUnknownError(
+                        f"{self._directory}: writing at position {plan.first_position} failed ({cause}); the records may be "
+                        "there or not. Start the process again and retry with the same dedup_id.",
+                        try_command=f"mainstem log verify {self._directory}",
+                    ),
+                )
+        while self._queue:
+            call = self._queue.popleft()
+            self._settle(
+                call, error=LogClosedError(f"{self._directory}: an earlier write failed ({cause}). Nothing was written.")
+            )
+        self._wake_tails()
+        self._idle.set()
+
+    # ---- segments
+
+    def _prepare_spare(self) -> None:
+        """Allocate the next segment in the background once half of this one is used."""
+        active = self._active
+        if (
+            active.head.end_offset * 2 < active.size_bytes
+            or self._spare is not None
+            or self._spare_task is not None
+            or self._full()
+            or self._closing
+        ):
+            return
+        self._spare_task = self._loop.create_task(self._allocate_spare(active.number + 1))
+
+    async def _allocate_spare(self, number: int) -> None:
+        size = self._settings.segment_bytes(number)
+        try:
+            file = await asyncio.to_thread(allocate, self._disk, self._directory, number, size)
+        except OSError as error:
+            # Not fatal: the roll tries again, and what it meets decides.
+            _logger.warning("log %s: no room for segment %d yet: %s", self._directory, number, error)
+            self._full_until_s = self._clock.monotonic_s() + self._settings.full_retry_s
+        else:
+            self._spare = (number, size, file)
+        finally:
+            self._spare_task = None
+            if self._queue and not self._busy:
+                self._flush()
+
+    def _roll(self, needed_bytes: int) -> None:
+        """Go on in a new segment, in the writer's thread; then flush again."""
+        self._busy = True
+        if self._spare_task is not None:
+            self._spare_task.add_done_callback(lambda _task: self._start_roll(needed_bytes))
+        else:
+            self._start_roll(needed_bytes)
+
+    def _start_roll(self, needed_bytes: int) -> None:
+        old, spare, self._spare = self._active, self._spare, None
+        number = old.number + 1
+        size = max(
+            self._settings.segment_bytes(number), needed_bytes + self._settings.reserve_bytes + _SEGMENT_OVERHEAD_BYTES
+        )
+        size = frame_bytes(size)
+
+        def job() -> OpenSegment | OSError:
+            try:
+                file, size_bytes = self._spare_or_new(spare, number, size)
+            except OSError as error:
+                return error
+            segment = begin(
+                self._disk,
+                self._clock,
+                self._directory,
+                file,
+                number=number,
+                size_bytes=size_bytes,
+                log_id=self._log_id,
+                chain=old.head.checksum,
+                next_position=self._index.end_position + 1,
+            )
+            write_end_mark(old, ROLLED_END, self._clock.time_ns())
+            old.file.close()
+            return segment
+
+        def done(result: OpenSegment | OSError | None, error: BaseException | None) -> None:
+            self._busy = False
+            if error is not None:
+                self._poison(error, None)
+            elif isinstance(result, OpenSegment):
+                self._active = result
+                self._closed_bytes += old.size_bytes
+                self._full_until_s = None
+            elif isinstance(result, OSError) and result.errno in _NO_ROOM:
+                self._full_until_s = self._clock.monotonic_s() + self._settings.full_retry_s
+                _logger.error("log %s: the disk is full: %s", self._directory, result)
+            elif result is not None:
+                self._poison(result, None)
+            self._flush()
+
+        self._writer.submit(job, done)
+
+    def _spare_or_new(self, spare: tuple[int, int, File] | None, number: int, size: int) -> tuple[File, int]:
+        if spare is not None and spare[1] >= size:
+            return spare[2], spare[1]
+        if spare is not None:
+            spare[2].close()
+        return allocate(self._disk, self._directory, number, size), size
+
+    # ---- closing
+
+    async def close(self) -> None:
+        """Finish what is in flight, mark the log as cleanly closed and let go of it. Idempotent."""
+        if self._closed:
+            return
+        self._closing = True
+        await self._idle.wait()
+        if self._spare_task is not None:
+            await asyncio.wait([self._spare_task])
+        if self._closed:
+            return
+        self._closed = True
+        self._wake_tails()
+        try:
+            if self._failure is None:
+                await asyncio.to_thread(write_end_mark, self._active, CLEAN_END, self._clock.time_ns())
+        finally:
+            self._active.file.close()
+            if self._spare is not None:
+                number, _size, file = self._spare
+                file.close()
+                _logger.debug("log %s: segment %d was prepared and is made anew next time", self._directory, number)
+            self._store.close()
+            self._writer.stop()
+            self._lock.release()
+

@@ -1,0 +1,119 @@
+"""The index in memory: where each record lies, and which calls were answered before. Rebuilt from the frames at every opening."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from mainstem.log.frame import Commit, FrameHeader
+
+
+class FramePlace(msgspec.Struct, frozen=True, gc=False):
+    """Where a commit's frame lies."""
+
+    number: int
+    segment: int
+    offset: int
+    frame_bytes: int
+    first_position: int
+
+
+class LogIndex:
+    """Positions by stream, frames by position, answers by ``dedup_id``; all of durable commits only."""
+
+    def __init__(self, dedup_window_calls: int) -> None:
+        self.end_position = 0
+        self.records = 0
+        self._streams: dict[str, array[int]] = {}
+        self._first_positions = array("Q")
+        self._segments = array("I")
+        self._offsets = array("Q")
+        self._sizes = array("I")
+        self._answers: dict[str, tuple[int, ...]] = {}
+        self._dedup_window_calls = dedup_window_calls
+
+    @property
+    def stream_count(self) -> int:
+        """Number of streams with a record."""
+        return len(self._streams)
+
+    @property
+    def frame_count(self) -> int:
+        """Number of commits."""
+        return len(self._offsets)
+
+    def streams(self) -> Iterator[tuple[str, int, int]]:
+        """Yield each stream's name, its number of records, and its last position."""
+        for name, positions in self._streams.items():
+            yield name, len(positions), positions[-1]
+
+    def add(self, header: FrameHeader, commit: Commit) -> int:
+        """Take in a durable commit; return its frame's number."""
+        self._first_positions.append(header.first_position)
+        self._segments.append(header.segment)
+        self._offsets.append(header.offset)
+        self._sizes.append(header.end_offset - header.offset)
+        streams = self._streams
+        names = commit.names
+        position = header.first_position
+        if commit.stream_of_record is None:
+            positions = streams.get(names[0])
+            if positions is None:
+                positions = streams[names[0]] = array("Q")
+            positions.extend(range(position, position + header.record_count))
+        else:
+            columns = []
+            for name in names:
+                positions = streams.get(name)
+                if positions is None:
+                    positions = streams[name] = array("Q")
+                columns.append(positions)
+            for index in commit.stream_of_record:
+                columns[index].append(position)
+                position += 1
+        self.end_position = header.next_position - 1
+        self.records += header.record_count
+        if commit.calls_at:
+            self._remember(commit.calls)
+        return len(self._offsets) - 1
+
+    def _remember(self, calls: Iterable[tuple[str, tuple[int, ...]]]) -> None:
+        answers = self._answers
+        for dedup_id, positions in calls:
+            answers[dedup_id] = positions
+        while len(answers) > self._dedup_window_calls:
+            del answers[next(iter(answers))]
+
+    def answer(self, dedup_id: str) -> tuple[int, ...] | None:
+        """Return what an earlier call of this name was answered, if it is still remembered."""
+        return self._answers.get(dedup_id)
+
+    def last_position(self, stream: str) -> int:
+        """Return the position of a stream's last record; 0 when it has none."""
+        positions = self._streams.get(stream)
+        return positions[-1] if positions else 0
+
+    def positions_after(self, stream: str, after: int, limit: int) -> array[int]:
+        """Return up to ``limit`` positions of one stream behind ``after``."""
+        positions = self._streams.get(stream)
+        if positions is None:
+            return array("Q")
+        begin = bisect_right(positions, after)
+        return positions[begin : begin + limit]
+
+    def frame_of(self, position: int) -> int:
+        """Return the number of the frame that holds a position (or the last one before it)."""
+        return bisect_right(self._first_positions, position) - 1
+
+    def first_frame_after(self, after: int) -> int:
+        """Return the number of the first frame that may hold a record behind ``after``."""
+        return max(0, bisect_right(self._first_positions, after) - 1) if after < self.end_position else self.frame_count
+
+    def place(self, number: int) -> FramePlace:
+        """Return where a frame lies, by its number."""
+        return FramePlace(
+            number, self._segments[number], self._offsets[number], self._sizes[number], self._first_positions[number]
+        )

@@ -1,0 +1,171 @@
+"""Reading a directory without owning it: beside a running owner, or when nobody runs. Changes nothing.
+
+A record is shown only after the reader itself has synced the file that holds it, so it never shows what a power cut can take back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from mainstem.base.names import check_stream
+from mainstem.host.clock import Clock
+from mainstem.host.disk import Disk, File
+from mainstem.log.contract import LogStats, StoredRecord
+from mainstem.log.embedded.index import LogIndex
+from mainstem.log.embedded.layout import LogSettings, read_meta, segment_name, segment_numbers
+from mainstem.log.embedded.recovery import place_after, refuse_headless_log
+from mainstem.log.embedded.scan import Frame, SegmentPlace, iterate_frames
+from mainstem.log.embedded.store import CommitStore
+from mainstem.log.errors import LogCorruptError, LogNotFoundError
+from mainstem.log.frame import COMMIT, ROLLED_END, Commit, FrameHeader
+
+_POLL_S = 0.05
+_TAIL_BATCH_RECORDS = 1000
+_GROWTH_BYTES = 1 << 20
+
+
+class EmbeddedReader:
+    """What is durable in a log's directory; see :class:`mainstem.log.contract.ReadableLog`. Made by ``open_reader``."""
+
+    def __init__(self, disk: Disk, clock: Clock, directory: Path, settings: LogSettings) -> None:
+        meta = read_meta(disk, directory)
+        if meta is None:
+            refuse_headless_log(disk, directory)
+            raise LogNotFoundError(
+                f"{directory} holds no log. Start the application once, or name its data directory with --data.",
+                try_command="mainstem dev app.py",
+            )
+        self._disk = disk
+        self._clock = clock
+        self._directory = directory
+        self._log_id = int(meta.log_id, 16)
+        self._index = LogIndex(dedup_window_calls=0)
+        self._store = CommitStore(disk, directory, self._index, settings.cache_bytes)
+        self._previous: FrameHeader | None = None
+        self._number = 1
+        self._file: File | None = None
+        self._refreshing = asyncio.Lock()
+        self._size_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<EmbeddedReader {self._directory} at {self.end_position}>"
+
+    @property
+    def end_position(self) -> int:
+        """Position of the last durable record that this reader has seen."""
+        return self._index.end_position
+
+    async def refresh(self) -> None:
+        """Take in what has become durable since the last look.
+
+        Raises:
+            LogCorruptError: Acknowledged bytes are damaged or missing.
+        """
+        async with self._refreshing:
+            for frame in await asyncio.to_thread(self._look):
+                self._store.add(frame.header, Commit(frame.header, frame.body))
+
+    def _look(self) -> list[Frame]:
+        commits: list[Frame] = []
+        while True:
+            if self._file is None:
+                path = self._directory / segment_name(self._number)
+                if not self._disk.exists(path):
+                    self._refuse_missing_segment()
+                    return commits
+                self._file = self._disk.open(path)
+                self._size_bytes += self._file.size()
+            frames = self._new_frames(self._file)
+            if frames:
+                self._file.sync()
+                self._previous = frames[-1].header
+                commits += [frame for frame in frames if frame.header.kind == COMMIT]
+            at_end = self._previous is None or self._previous.segment != self._number
+            if at_end or not self._finished():
+                return commits
+            self._file.close()
+            self._file = None
+            self._number += 1
+
+    def _finished(self) -> bool:
+        """Whether this segment is closed: by its end mark, or by a later one beside which the mark is still missing."""
+        if self._previous is not None and self._previous.kind == ROLLED_END:
+            return True
+        return self._disk.exists(self._directory / segment_name(self._number + 1))
+
+    def _refuse_missing_segment(self) -> None:
+        later = [number for number in segment_numbers(self._disk.list_directory(self._directory)) if number > self._number]
+        closed = self._previous is not None and self._previous.kind == ROLLED_END
+        if self._number == 1 or later or closed:
+            raise LogCorruptError(
+                f"{self._directory / segment_name(self._number)} is missing. Nothing was changed.",
+                try_command=f"mainstem log verify {self._directory}",
+            )
+
+    def _new_frames(self, file: File) -> list[Frame]:
+        try:
+            return self._scan(file)
+        except LogCorruptError:
+            # The owner may have written the frame between two reads of ours; what is acknowledged reads the same a second time.
+            return self._scan(file)
+
+    def _scan(self, file: File) -> list[Frame]:
+        previous = self._previous
+        if previous is not None and previous.segment == self._number:
+            start = previous.end_offset
+            place = SegmentPlace(
+                str(self._directory / segment_name(self._number)),
+                self._log_id,
+                self._number,
+                previous.checksum,
+                previous.next_position,
+            )
+        else:
+            start = 0
+            place = place_after(self._directory, self._log_id, self._number, previous)
+        if not file.read_at(start, 64).strip(b"\0") and not file.read_at(start + 64, _GROWTH_BYTES).strip(b"\0"):
+            return []
+        data = bytes(start) + file.read_at(start, file.size() - start) if start else file.read_at(0, file.size())
+        return list(iterate_frames(data, place, start))
+
+    async def read(self, pattern: str, after: int = 0, limit: int = 1000) -> Sequence[StoredRecord]:
+        """Return durable records; see :meth:`mainstem.log.contract.ReadableLog.read`."""
+        await self.refresh()
+        return await self._store.read(pattern, after, limit)
+
+    async def tail(self, pattern: str, after: int = 0) -> AsyncIterator[Sequence[StoredRecord]]:
+        """Yield batches of durable records for ever, looking for new ones 20 times a second."""
+        while True:
+            await self.refresh()
+            seen = self.end_position
+            records = await self._store.read(pattern, after, _TAIL_BATCH_RECORDS)
+            if records:
+                after = records[-1].position
+                yield records
+                continue
+            after = max(after, seen)
+            await self._clock.sleep(_POLL_S)
+
+    async def last(self, stream: str) -> StoredRecord | None:
+        """Return the last durable record of one stream, or ``None``."""
+        check_stream(stream)
+        await self.refresh()
+        position = self._index.last_position(stream)
+        if not position:
+            return None
+        return (await self._store.read(stream, position - 1, 1))[0]
+
+    async def stats(self) -> LogStats:
+        """Return the log's size in records, streams and bytes."""
+        await self.refresh()
+        index = self._index
+        return LogStats(index.end_position, index.records, index.stream_count, self._number, self._size_bytes)
+
+    async def close(self) -> None:
+        """Close the files."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._store.close()

@@ -1,0 +1,199 @@
+"""Reading one segment's frames, and telling a torn tail from damage. Pure: bytes in, verdict out.
+
+Frame n+1 is written only after frame n's sync returned. So whatever stands behind a bad frame proves that the bad frame was
+acknowledged: that is damage, and nobody may cut it off. Only a bad frame with nothing behind it, in the last segment, can be a
+write that never finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NoReturn
+
+import msgspec
+from crc32c import crc32c
+
+from mainstem.log.errors import LogCorruptError, LogFormatError
+from mainstem.log.frame import (
+    ALIGNMENT,
+    COMMIT,
+    FORMAT_VERSION,
+    HEADER_BYTES,
+    KNOWN_FEATURES,
+    MAGIC,
+    ROLLED_END,
+    SEGMENT_START,
+    FrameHeader,
+    parse_header,
+)
+
+_ZERO_BLOCK = bytes(1 << 16)
+
+
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """A valid frame of a segment, with its body."""
+
+    header: FrameHeader
+    body: bytes
+
+
+class SegmentPlace(msgspec.Struct, frozen=True):
+    """Where a segment stands in its log: what its frames must say of themselves.
+
+    Attributes:
+        path: The file's name, for messages.
+        log_id: The log's id.
+        number: The segment's number.
+        chain: Header checksum of the last frame before the segment.
+        next_position: Position of the first record that the segment may hold.
+    """
+
+    path: str
+    log_id: int
+    number: int
+    chain: int
+    next_position: int
+
+
+class SegmentScan(msgspec.Struct):
+    """What a segment holds.
+
+    Attributes:
+        frames: Its valid frames, in order.
+        end_offset: Offset behind the last valid frame.
+        torn_end_offset: End of an unfinished write that begins at ``end_offset``; equals it when there is none.
+    """
+
+    frames: list[Frame]
+    end_offset: int
+    torn_end_offset: int
+
+    @property
+    def torn(self) -> bool:
+        """Whether an unfinished write follows the last valid frame."""
+        return self.torn_end_offset > self.end_offset
+
+    @property
+    def rolled(self) -> bool:
+        """Whether the segment was closed for ever."""
+        return bool(self.frames) and self.frames[-1].header.kind == ROLLED_END
+
+    @property
+    def has_commits(self) -> bool:
+        """Whether it holds any record."""
+        return any(frame.header.kind == COMMIT for frame in self.frames)
+
+
+def scan_segment(data: bytes, place: SegmentPlace) -> SegmentScan:
+    """Return the valid frames of a segment, given all of its bytes.
+
+    Whether a torn tail is acceptable (only in the last segment) is the caller's to decide.
+
+    Raises:
+        LogCorruptError: A frame is bad, and something behind it shows that it was acknowledged.
+        LogFormatError: A valid frame has a version or feature that this code does not know.
+    """
+    frames: list[Frame] = []
+    for frame in iterate_frames(data, place):
+        frames.append(frame)
+    if not frames or frames[0].header.kind != SEGMENT_START:
+        raise LogCorruptError(
+            f"{place.path} byte 0: the segment's first frame is damaged or is not of this place (expected segment "
+            f"{place.number} of log {place.log_id:016x}). Nothing was changed.",
+            try_command="mainstem log verify",
+        )
+    end_offset = frames[-1].header.end_offset
+    return SegmentScan(frames, end_offset, _last_nonzero(data, end_offset))
+
+
+def iterate_frames(data: bytes, place: SegmentPlace, offset: int = 0) -> Iterator[Frame]:
+    """Yield valid frames from ``offset`` on, up to the first place that holds none; errors as :func:`scan_segment`.
+
+    ``place.chain`` and ``place.next_position`` are those at ``offset``.
+    """
+    chain, position = place.chain, place.next_position
+    while offset + HEADER_BYTES <= len(data):
+        header = parse_header(memoryview(data)[offset : offset + HEADER_BYTES])
+        fault = _header_fault(header, place, offset)
+        if header is not None and fault == "":
+            check_format(header, place)
+            if header.chain != chain or header.first_position != position:
+                _corrupt(place, offset, position, "it does not follow the frame before it: something between them is missing")
+            body = data[offset + HEADER_BYTES : offset + HEADER_BYTES + header.body_bytes]
+            computed = crc32c(body)
+            if len(body) == header.body_bytes and computed == header.body_checksum:
+                yield Frame(header, body)
+                offset, chain, position = header.end_offset, header.checksum, header.next_position
+                if header.kind == ROLLED_END:
+                    break
+                continue
+            fault = f"its body fails its checksum (stored {header.body_checksum:08x}, computed {computed:08x})"
+            behind = header.end_offset
+        else:
+            behind = offset + ALIGNMENT
+        proof = _later_frame(data, place, behind)
+        if proof is not None:
+            _corrupt(place, offset, position, f"{fault}, and a later frame at byte {proof} shows that it was acknowledged")
+        return
+    rest = _last_nonzero(data, offset)
+    if rest > offset and _later_frame(data, place, offset) is not None:
+        _corrupt(place, offset, position, "a frame stands behind the end of the segment")
+
+
+def _header_fault(header: FrameHeader | None, place: SegmentPlace, offset: int) -> str:
+    if header is None:
+        return "its header is missing or fails its checksum"
+    if header.log_id != place.log_id:
+        return f"it belongs to another log ({header.log_id:016x}, expected {place.log_id:016x})"
+    if header.segment != place.number:
+        return f"it belongs to segment {header.segment}, expected {place.number}"
+    if header.offset != offset:
+        return f"it belongs to byte {header.offset}"
+    return ""
+
+
+def check_format(header: FrameHeader, place: SegmentPlace) -> None:
+    """Refuse a frame of a version or with a feature that this code does not know.
+
+    Raises:
+        LogFormatError: It has one.
+    """
+    if header.version != FORMAT_VERSION or header.features & ~KNOWN_FEATURES:
+        raise LogFormatError(
+            f"{place.path} byte {header.offset}: the frame has format version {header.version} and feature bits "
+            f"{header.features:#06x}; this mainstem reads version {FORMAT_VERSION} and bits {KNOWN_FEATURES:#06x}. "
+            "Nothing was changed. Open the directory with the mainstem that wrote it, or a newer one.",
+            try_command="pip install --upgrade mainstem",
+        )
+
+
+def _later_frame(data: bytes, place: SegmentPlace, offset: int) -> int | None:
+    """Return the offset of a valid header of this very segment at or behind ``offset``."""
+    at = data.find(MAGIC, offset)
+    while at >= 0:
+        if at % ALIGNMENT == 0:
+            header = parse_header(memoryview(data)[at : at + HEADER_BYTES])
+            if header is not None and _header_fault(header, place, at) == "":
+                return at
+        at = data.find(MAGIC, at + 1)
+    return None
+
+
+def _last_nonzero(data: bytes, offset: int) -> int:
+    """Return the aligned end of what is not zero behind ``offset``; ``offset`` where all is zero."""
+    end = len(data)
+    while end > offset:
+        begin = max(offset, end - len(_ZERO_BLOCK))
+        block = data[begin:end]
+        if block != _ZERO_BLOCK[: len(block)]:
+            used = begin + len(block.rstrip(b"\0"))
+            return min(len(data), (used + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT)
+        end = begin
+    return offset
+
+
+def _corrupt(place: SegmentPlace, offset: int, position: int, what: str) -> NoReturn:
+    raise LogCorruptError(
+        f"{place.path} byte {offset}: the frame at position {position} is bad: {what}. Nothing was changed.",
+        try_command="mainstem log verify",
+    )

@@ -1,0 +1,306 @@
+"""The frame: what the embedded engine writes to disk, and all that it writes.
+
+A segment file is a sequence of frames, each at a multiple of 64 bytes, followed by written zeros up to the segment's size. All
+numbers are little-endian. A frame is a header of 64 bytes, a body, and zeros up to the next multiple of 64.
+
+========  ====  =====================================================================================
+offset    size  header field
+========  ====  =====================================================================================
+0         4     magic, ``MSF1``
+4         1     format version, 1
+5         1     kind: 1 segment start, 2 commit, 3 clean end, 4 rolled end
+6         2     feature bits; a reader refuses a frame with a bit that it does not know
+8         8     log id, random, the same in all files of a log
+16        4     number of this segment, from 1
+20        4     number of records in the body
+24        8     own offset in the file
+32        8     position of the first record (of the next one, where the body has none)
+40        4     length of the body without padding
+44        4     CRC-32C of the body
+48        8     wall-clock time of the commit, nanoseconds since 1970
+56        4     chain: header checksum of the frame before this one, over segments too; 0 before the first
+60        4     CRC-32C of bytes 0 to 59
+========  ====  =====================================================================================
+
+The header checksum covers the body's checksum and the chain, so it stands for everything up to here. A header that repeats its
+own log, segment and offset cannot be taken for one that was copied from elsewhere.
+
+**Segment start** is the first frame of each file; its body is JSON, ``{"size_bytes": …}``. **Clean end** is written by an orderly
+close; frames may follow when the log is opened again. **Rolled end** closes a segment for ever: the next one exists.
+
+The body of a **commit** holds columns, as Arrow lays out binary arrays (int32 offsets, then data), so that they can be read in
+place. Each part is padded to 8 bytes.
+
+==========================  ==========================================================================
+part                        content
+==========================  ==========================================================================
+sizes                       five uint32: number of streams, bytes of stream names, of keys, of headers,
+                            of the calls; then four zero bytes
+stream name offsets, names  int32[streams + 1], UTF-8
+stream of each record       int32[records]; left out when there is one stream
+key offsets, keys           int32[records + 1]; left out when no record has a key
+header offsets, headers     int32[records + 1], each empty or a JSON object; left out when none has any
+value offsets, values       int32[records + 1]
+calls                       JSON list of ``[dedup_id, [last position of each append, …]]``
+==========================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+import msgspec
+from crc32c import crc32c
+
+from mainstem.log.contract import NO_HEADERS, StoredRecord
+
+if sys.byteorder != "little":
+    raise ImportError("mainstem's files are little-endian and are written in place; this machine is big-endian.")
+
+ALIGNMENT = 64
+HEADER_BYTES = 64
+MAGIC = b"MSF1"
+FORMAT_VERSION = 1
+KNOWN_FEATURES = 0
+
+SEGMENT_START = 1
+COMMIT = 2
+CLEAN_END = 3
+ROLLED_END = 4
+
+_HEADER = struct.Struct("<4sBBHQIIQQIIqII")
+_HEADER_WITHOUT_CHECKSUM = struct.Struct("<4sBBHQIIQQIIqI")
+_SIZES = struct.Struct("<IIIIIxxxx")
+_PADDING = tuple(bytes(size) for size in range(ALIGNMENT))
+_encode_json = msgspec.json.Encoder().encode
+_decode_headers = msgspec.json.Decoder(dict[str, str]).decode
+_decode_calls = msgspec.json.Decoder(list[tuple[str, tuple[int, ...]]]).decode
+
+
+class FrameHeader(msgspec.Struct, frozen=True, gc=False):
+    """The fields of a frame's header; see the module's table."""
+
+    version: int
+    kind: int
+    features: int
+    log_id: int
+    segment: int
+    record_count: int
+    offset: int
+    first_position: int
+    body_bytes: int
+    body_checksum: int
+    time_ns: int
+    chain: int
+    checksum: int
+
+    @property
+    def end_offset(self) -> int:
+        """Offset of the frame after this one."""
+        return self.offset + frame_bytes(self.body_bytes)
+
+    @property
+    def next_position(self) -> int:
+        """Position of the first record after this frame."""
+        return self.first_position + self.record_count
+
+
+def frame_bytes(body_bytes: int) -> int:
+    """Return the size of a frame with a body of ``body_bytes``, padding included."""
+    return (HEADER_BYTES + body_bytes + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+
+
+def parse_header(data: bytes | memoryview) -> FrameHeader | None:
+    """Return the header in 64 bytes, or ``None`` where magic or checksum are wrong. Version and identity are the caller's to check."""
+    if len(data) < HEADER_BYTES or data[:4] != MAGIC:
+        return None
+    fields = _HEADER.unpack_from(data)
+    if crc32c(data[: HEADER_BYTES - 4]) != fields[-1]:
+        return None
+    return FrameHeader(*fields[1:])
+
+
+def build_frame(
+    kind: int,
+    body: bytes,
+    *,
+    log_id: int,
+    segment: int,
+    offset: int,
+    first_position: int,
+    record_count: int,
+    time_ns: int,
+    chain: int,
+) -> tuple[FrameHeader, list[bytes]]:
+    """Return a frame's header and the buffers to write, one after the other, at ``offset``."""
+    body_checksum = crc32c(body)
+    fields = (
+        FORMAT_VERSION,
+        kind,
+        KNOWN_FEATURES,
+        log_id,
+        segment,
+        record_count,
+        offset,
+        first_position,
+        len(body),
+        body_checksum,
+        time_ns,
+        chain,
+    )
+    head = _HEADER_WITHOUT_CHECKSUM.pack(MAGIC, *fields)
+    checksum = crc32c(head)
+    header = FrameHeader(*fields, checksum)
+    padding = _PADDING[-(HEADER_BYTES + len(body)) % ALIGNMENT]
+    return header, [head + checksum.to_bytes(4, "little"), body, padding]
+
+
+def encode_headers(headers: Mapping[str, str]) -> bytes:
+    """Return a record's headers as they are stored: empty, or a JSON object of strings.
+
+    Raises:
+        TypeError: A name or value is no string.
+    """
+    if not headers:
+        return b""
+    if not all(type(name) is str and type(value) is str for name, value in headers.items()):
+        raise TypeError("headers map strings to strings")
+    return _encode_json(headers if type(headers) is dict else dict(headers))
+
+
+def _offsets(parts: Sequence[bytes]) -> bytes:
+    return array("i", accumulate(map(len, parts), initial=0)).tobytes()
+
+
+def encode_commit(
+    names: Sequence[bytes],
+    stream_of_record: Sequence[int],
+    keys: Sequence[bytes],
+    headers: Sequence[bytes],
+    values: Sequence[bytes],
+    calls: Sequence[tuple[str, tuple[int, ...]]],
+) -> bytes:
+    """Return a commit's body. The four sequences per record have the same length; ``names`` are the distinct streams."""
+    name_data = b"".join(names)
+    key_data = b"".join(keys)
+    header_data = b"".join(headers)
+    call_data = _encode_json(calls) if calls else b""
+    parts = [_SIZES.pack(len(names), len(name_data), len(key_data), len(header_data), len(call_data))]
+    add = parts.append
+
+    def add_padded(data: bytes) -> None:
+        add(data)
+        add(_PADDING[-len(data) % 8])
+
+    add_padded(_offsets(names))
+    add_padded(name_data)
+    if len(names) > 1:
+        add_padded(array("i", stream_of_record).tobytes())
+    if key_data:
+        add_padded(_offsets(keys))
+        add_padded(key_data)
+    if header_data:
+        add_padded(_offsets(headers))
+        add_padded(header_data)
+    add_padded(_offsets(values))
+    add_padded(b"".join(values))
+    add(call_data)
+    return b"".join(parts)
+
+
+class Commit:
+    """A commit's records, decoded as they are asked for. The body's checksum was verified by whoever made this."""
+
+    __slots__ = (
+        "_body",
+        "_header_offsets",
+        "_headers_at",
+        "_key_offsets",
+        "_keys_at",
+        "_value_offsets",
+        "_values_at",
+        "calls_at",
+        "first_position",
+        "names",
+        "record_count",
+        "size_bytes",
+        "stream_of_record",
+        "time_ns",
+    )
+
+    def __init__(self, header: FrameHeader, body: bytes) -> None:
+        count = header.record_count
+        self.first_position = header.first_position
+        self.record_count = count
+        self.time_ns = header.time_ns
+        self.size_bytes = len(body)
+        self._body = body
+        stream_count, name_bytes, key_bytes, header_bytes, call_bytes = _SIZES.unpack_from(body)
+        view = memoryview(body)
+        at = _SIZES.size
+
+        def column(rows: int) -> memoryview:
+            nonlocal at
+            cells = view[at : at + rows * 4].cast("i")
+            at += (rows * 4 + 7) & ~7
+            return cells
+
+        def data(size: int) -> int:
+            nonlocal at
+            begin = at
+            at += (size + 7) & ~7
+            return begin
+
+        name_offsets = column(stream_count + 1)
+        names_at = data(name_bytes)
+        self.names = [
+            str(view[names_at + name_offsets[i] : names_at + name_offsets[i + 1]], "utf-8") for i in range(stream_count)
+        ]
+        self.stream_of_record = column(count) if stream_count > 1 else None
+        self._key_offsets = column(count + 1) if key_bytes else None
+        self._keys_at = data(key_bytes) if key_bytes else 0
+        self._header_offsets = column(count + 1) if header_bytes else None
+        self._headers_at = data(header_bytes) if header_bytes else 0
+        self._value_offsets = column(count + 1)
+        self._values_at = data(self._value_offsets[count])
+        self.calls_at = at if call_bytes else 0
+
+    @property
+    def calls(self) -> list[tuple[str, tuple[int, ...]]]:
+        """The calls with a ``dedup_id``, with the last position of each of their appends."""
+        return _decode_calls(self._body[self.calls_at :]) if self.calls_at else []
+
+    def stream(self, row: int) -> str:
+        """Return the stream of one record, by its row from 0."""
+        return self.names[self.stream_of_record[row] if self.stream_of_record is not None else 0]
+
+    def rows_of(self, wanted: Sequence[bool]) -> Sequence[int]:
+        """Return the rows whose stream's index is marked in ``wanted``, in order."""
+        if self.stream_of_record is None:
+            return range(self.record_count) if wanted[0] else ()
+        return [row for row, index in enumerate(self.stream_of_record) if wanted[index]]
+
+    def record(self, row: int) -> StoredRecord:
+        """Return one record, by its row from 0."""
+        body = self._body
+        values_at, offsets = self._values_at, self._value_offsets
+        key = b""
+        if self._key_offsets is not None:
+            key = body[self._keys_at + self._key_offsets[row] : self._keys_at + self._key_offsets[row + 1]]
+        headers = NO_HEADERS
+        if self._header_offsets is not None:
+            begin, end = self._header_offsets[row], self._header_offsets[row + 1]
+            if end > begin:
+                headers = _decode_headers(body[self._headers_at + begin : self._headers_at + end])
+        return StoredRecord(
+            self.first_position + row,
+            self.stream(row),
+            self.time_ns,
+            body[values_at + offsets[row] : values_at + offsets[row + 1]],
+            key,
+            headers,
+        )
