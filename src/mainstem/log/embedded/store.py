@@ -104,26 +104,26 @@ class CommitStore:
 
     async def _commits(self, numbers: Iterable[int]) -> dict[int, Commit]:
         """Return commits by number, in the given order: all that fit into one load, and at least one."""
-        cache = self._cache
+        wanted: list[int] = []
         found: dict[int, Commit] = {}
         missing: list[FramePlace] = []
         size = 0
         for number in numbers:
-            commit = cache.get(number)
+            commit = self._cache.get(number)
             if commit is not None:
                 found[number] = commit
-                continue
-            place = self.index.place(number)
-            if size and size + place.frame_bytes > _LOAD_MAX_BYTES:
-                break
-            size += place.frame_bytes
-            found[number] = None  # type: ignore[assignment]  # keeps the order; filled below
-            missing.append(place)
-        if missing:
-            async with self._loading:
-                for number, commit in (await asyncio.to_thread(self._load, missing)).items():
-                    found[number] = commit
-        return found
+            else:
+                place = self.index.place(number)
+                if size and size + place.frame_bytes > _LOAD_MAX_BYTES:
+                    break
+                size += place.frame_bytes
+                missing.append(place)
+            wanted.append(number)
+        if not missing:
+            return found
+        async with self._loading:
+            found.update(await asyncio.to_thread(self._load, missing))
+        return {number: found[number] for number in wanted}
 
     def _load(self, places: Sequence[FramePlace]) -> dict[int, Commit]:
         """Read and verify frames; runs in a thread. Neighbouring frames are read with one call."""
