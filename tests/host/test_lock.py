@@ -1,0 +1,54 @@
+"""The lock of a directory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mainstem.host.lock import LockHeldError, RecordLock
+
+HOLDER = """
+import os, sys
+from pathlib import Path
+from mainstem.host.lock import RecordLock
+lock = RecordLock(Path(sys.argv[1]))
+if os.fork() == 0:
+    os.close(1)
+    sys.stdin.read()   # a forked child outlives the holder until its input ends
+    os._exit(0)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_second_taker_in_the_process_is_refused(tmp_path: Path) -> None:
+    """POSIX would let the same process lock twice; we do not. Released, it can be taken again."""
+    lock = RecordLock(tmp_path / "lock")
+    with pytest.raises(LockHeldError) as caught:
+        RecordLock(tmp_path / "lock")
+    assert caught.value.owner_pid == os.getpid()
+    lock.release()
+    lock.release()
+    RecordLock(tmp_path / "lock").release()
+
+
+def test_holder_is_named_and_its_death_frees(tmp_path: Path) -> None:
+    """Another process's pid is told; after SIGKILL the lock is free, though a forked child of the holder lives on."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdin is not None and holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(LockHeldError) as caught:
+        RecordLock(tmp_path / "lock")
+    assert caught.value.owner_pid == holder.pid
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    RecordLock(tmp_path / "lock").release()
+    holder.stdin.close()
+    holder.stdout.close()
