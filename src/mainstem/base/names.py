@@ -11,7 +11,7 @@ from mainstem.base.errors import InvalidArgumentError
 STREAM_NAME_MAX_BYTES = 255
 """Longest stream name, in UTF-8 bytes."""
 
-_TOKEN = r"[^\s.*>\x00-\x1f\x7f]+"
+_TOKEN = r"[^\s.*>\x00-\x1f\x7f\ud800-\udfff]+"
 _STREAM = re.compile(rf"{_TOKEN}(?:\.{_TOKEN})*")
 _PATTERN = re.compile(rf"(?:(?:{_TOKEN}|\*)\.)*(?:{_TOKEN}|\*|>)")
 

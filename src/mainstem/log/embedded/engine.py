@@ -17,7 +17,7 @@ from mainstem.host.disk import Buffer, Disk, File, Lock
 from mainstem.log.contract import Append, LogStats, Record, StoredRecord, Traits
 from mainstem.log.embedded.budget import ByteBudget
 from mainstem.log.embedded.commit import Answer, Call, CommitPlan
-from mainstem.log.embedded.layout import LogSettings
+from mainstem.log.embedded.layout import NEW_SUFFIX, LogSettings, segment_name
 from mainstem.log.embedded.recovery import Recovered, TornTail
 from mainstem.log.embedded.segment import OpenSegment, allocate, begin, write_end_mark
 from mainstem.log.embedded.store import CommitStore
@@ -425,7 +425,6 @@ class EmbeddedLog:
         size = max(
             self._settings.segment_bytes(number), needed_bytes + self._settings.reserve_bytes + _SEGMENT_OVERHEAD_BYTES
         )
-        size = frame_bytes(size)
 
         def job() -> OpenSegment | OSError:
             try:
@@ -493,7 +492,7 @@ class EmbeddedLog:
             if self._spare is not None:
                 number, _size, file = self._spare
                 file.close()
-                _logger.debug("log %s: segment %d was prepared and is made anew next time", self._directory, number)
+                self._disk.remove(self._directory / (segment_name(number) + NEW_SUFFIX))
             self._store.close()
             self._writer.stop()
             self._lock.release()
