@@ -245,13 +245,15 @@ class EmbeddedLog:
         self._flush_due = False
         while self._queue and not self._busy and self._failure is None:
             calls = self._take_calls()
-            plan = CommitPlan(self._index)
-            for call in calls:
-                plan.add(call)
+            try:
+                plan, body = self._plan(calls)
+            except Exception as error:
+                self._queue.extendleft(reversed(calls))
+                self._poison(error, None)
+                raise
             if plan.record_count == 0:
                 self._answer(plan)
                 continue
-            body = plan.encode()
             if frame_bytes(len(body)) <= self._room_bytes(calls):
                 self._write(plan, body)
             elif self._full():
@@ -261,6 +263,12 @@ class EmbeddedLog:
                 self._roll(frame_bytes(len(body)))
         if not self._queue and not self._busy:
             self._idle.set()
+
+    def _plan(self, calls: Sequence[Call]) -> tuple[CommitPlan, bytes]:
+        plan = CommitPlan(self._index)
+        for call in calls:
+            plan.add(call)
+        return plan, plan.encode() if plan.record_count else b""
 
     def _take_calls(self) -> list[Call]:
         """Take waiting calls for one frame; those whose caller has gone are dropped, wholly absent."""
@@ -307,8 +315,10 @@ class EmbeddedLog:
         if self._inline.allows(len(plan.accepted)) and not self._queue:
             try:
                 sync_s = self._write_and_sync(active.file, header.offset, buffers)
-            except OSError as error:
+            except BaseException as error:
                 self._poison(error, plan)
+                if not isinstance(error, Exception):
+                    raise  # an interrupt: the caller's business, once everyone who waits was told
             else:
                 self._committed(plan, header, body, sync_s)
             return
@@ -493,7 +503,7 @@ class EmbeddedLog:
                 number, _size, file = self._spare
                 file.close()
                 self._disk.remove(self._directory / (segment_name(number) + NEW_SUFFIX))
-            self._store.close()
+            await self._store.close()
             self._writer.stop()
             self._lock.release()
 

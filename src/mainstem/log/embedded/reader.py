@@ -168,4 +168,4 @@ class EmbeddedReader:
         if self._file is not None:
             self._file.close()
             self._file = None
-        self._store.close()
+        await self._store.close()

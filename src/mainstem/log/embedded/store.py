@@ -161,10 +161,11 @@ class CommitStore:
             file = self._files[segment] = self._disk.open(self._directory / segment_name(segment))
         return file
 
-    def close(self) -> None:
-        """Close the files."""
-        while self._files:
-            self._files.popitem()[1].close()
+    async def close(self) -> None:
+        """Close the files, once nobody loads from them."""
+        async with self._loading:
+            while self._files:
+                self._files.popitem()[1].close()
 
 
 def _adjoin(left: FramePlace, right: FramePlace) -> bool:
