@@ -68,10 +68,7 @@ class RecordLock:
         return identity
 
     def _owner_pid(self) -> int:
-        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        answer = fcntl.fcntl(self._descriptor, fcntl.F_GETLK, question)
-        kind, _whence, _start, _length, pid = _FLOCK.unpack(answer)
-        return 0 if kind == fcntl.F_UNLCK else int(pid)
+        return _holder_pid(self._descriptor)
 
     def release(self) -> None:
         """Let go. In a forked child this does nothing: the lock was never the child's."""
@@ -81,6 +78,29 @@ class RecordLock:
         with _held_guard:
             _held.discard(self._identity)
             os.close(descriptor)
+
+
+def lock_owner_pid(path: Path) -> int:
+    """Return the id of the process that holds the lock of a file, without taking it; 0 when nobody does."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return 0
+    with _held_guard:
+        if (status.st_dev, status.st_ino) in _held:
+            return os.getpid()  # asking the system would open and close the file, and closing would let go of our lock
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            return _holder_pid(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _holder_pid(descriptor: int) -> int:
+    question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, question)
+    kind, _whence, _start, _length, pid = _FLOCK.unpack(answer)
+    return 0 if kind == fcntl.F_UNLCK else int(pid)
 
 
 def _forget_in_child() -> None:

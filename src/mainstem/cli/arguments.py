@@ -1,0 +1,41 @@
+"""Arguments that several commands share, so that they read the same everywhere."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+DEFAULT_DATA = "data"
+"""The data directory that is meant when none is named."""
+
+
+def add_json(parser: argparse.ArgumentParser, what: str = "one JSON document") -> None:
+    """Add ``--json``, saying what is printed then."""
+    parser.add_argument("--json", action="store_true", help=f"print {what} instead of text")
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add ``--data DIR``."""
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        default=Path(DEFAULT_DATA),
+        help=f"the application's data directory (default: {DEFAULT_DATA})",
+    )
+
+
+def positive(text: str) -> int:
+    """Parse a whole number from 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text}")
+    return number
+
+
+def position(text: str) -> int:
+    """Parse a position in the log: a whole number from 0."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"expected a position from 0, got {text}")
+    return number

@@ -1,0 +1,267 @@
+"""``mainstem dev``: an application with its dashboard, started again whenever its code changes.
+
+The command is a supervisor: it owns the listening socket and watches the files; the application runs in a child process
+(:mod:`mainstem.cli.serve`), which is asked to end with SIGTERM and killed when it does not. Whatever ends the supervisor, the
+child ends too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from mainstem.cli.arguments import add_json
+from mainstem.cli.errors import EXIT_INTERRUPTED, EXIT_OK, ApplicationLoadError, UsageError
+from mainstem.cli.output import Output, format_duration
+from mainstem.cli.watch import changed_files, take_snapshot
+
+TOKEN_VARIABLE: Final = "MAINSTEM_TOKEN"  # noqa: S105 (a variable's name)
+"""Environment variable with the token that the dashboard and its API demand."""
+
+_LOOK_EVERY_S: Final = 0.25
+_STOP_WITHIN_S: Final = 8.0
+
+_EPILOG = f"""\
+FILE is a Python file with  ms = Mainstem(...)  at its top level and, where the application has pages of its own, an ASGI
+application named api, app or asgi that mounts ms.asgi. Without one, the dashboard is served alone.
+
+The application starts again when a .py file below FILE's directory changes. Runs that were under way go on where they were: what
+a step returned before is not done again.
+
+Any address but this machine's own demands a token, from --token or ${TOKEN_VARIABLE}.
+
+Examples:
+  mainstem dev app.py                           on http://127.0.0.1:8000
+  mainstem dev app.py --port 0                  on a free port; the address is printed
+  mainstem dev app.py --no-reload               one process, no watching (in a container, or under systemd)
+  {TOKEN_VARIABLE}=s3cret mainstem dev app.py --host 0.0.0.0
+                                                reachable from other machines, with a token
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``mainstem dev``."""
+    parser.epilog = _EPILOG
+    parser.add_argument("file", metavar="FILE", type=Path, help="Python file with the application, such as app.py")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 for a free one (default: 8000)")
+    parser.add_argument(
+        "--token", help=f"what the dashboard demands (better in ${TOKEN_VARIABLE}: others can see arguments)"
+    )
+    parser.add_argument(
+        "--reload",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="start again when code changes (the default), or run as one process",
+    )
+    add_json(parser, "one JSON object a line for each thing that happens")
+
+
+def run(arguments: argparse.Namespace, output: Output) -> int:
+    """Serve until Ctrl-C or SIGTERM; return the exit code."""
+    if not arguments.file.is_file():
+        raise ApplicationLoadError(
+            f"{arguments.file}: there is no such file.",
+            try_command="mainstem new NAME, which writes a small application",
+        )
+    listener = _listen(arguments)
+    with listener:
+        return (
+            _supervise(arguments.file, listener, output)
+            if arguments.reload
+            else _serve_here(arguments.file, listener, output)
+        )
+
+
+def _listen(arguments: argparse.Namespace) -> socket.socket:
+    from mainstem.cli.serve import listen  # noqa: PLC0415 (brings the web server, which --help does not need)
+
+    if arguments.token:
+        os.environ[TOKEN_VARIABLE] = arguments.token
+    if not is_loopback(arguments.host) and not os.environ.get(TOKEN_VARIABLE):
+        raise UsageError(
+            f"--host {arguments.host} lets other machines in: that demands a token. Nothing was started.",
+            try_command=f"{TOKEN_VARIABLE}=$(openssl rand -hex 16) mainstem dev {arguments.file} --host {arguments.host}",
+        )
+    try:
+        return listen(arguments.host, arguments.port)
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"cannot listen on {arguments.host}, port {arguments.port}: {error}. Nothing was started.",
+            try_command=f"mainstem dev {arguments.file} --port 0, for a free port",
+        ) from error
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach an address (a name other than ``localhost`` counts as reachable)."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def _serve_here(file: Path, listener: socket.socket, output: Output) -> int:
+    from mainstem.cli.loading import load_application  # noqa: PLC0415
+    from mainstem.cli.serve import serve  # noqa: PLC0415
+
+    begin = time.monotonic()
+
+    def ready(url: str) -> None:
+        _announce(output, url, os.getpid(), time.monotonic() - begin)
+
+    return EXIT_OK if serve(load_application(file), listener, on_ready=ready) else 1
+
+
+def _announce(output: Output, url: str, pid: int, took_s: float) -> None:
+    if output.as_json:
+        output.json_line({"event": "ready", "url": url, "pid": pid, "took_s": round(took_s, 3)})
+        return
+    output.text(
+        f"{output.style('mainstem', 'bold')}  {output.style(url, 'blue')}  ready in {format_duration(int(took_s * 1e9))}"
+    )
+    output.flush()
+
+
+class _Terminated(Exception):  # noqa: N818 (a wish, no error)
+    """SIGTERM came."""
+
+
+def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _supervise(file: Path, listener: socket.socket, output: Output) -> int:
+    directory = file.resolve().parent
+    earlier = signal.signal(signal.SIGTERM, _on_sigterm)
+    alive_read, alive_write = os.pipe()  # the child sees its end when this process is gone
+    child: Child | None = None
+    ever_ready = False
+    try:
+        while True:
+            before = take_snapshot(directory)
+            child = Child(file, listener, alive_read)
+            while not (changed := changed_files(before, take_snapshot(directory))):
+                url = child.wait(_LOOK_EVERY_S)
+                if url:
+                    _announce(output, url, child.pid, child.age_s)
+                    if not ever_ready and not output.as_json:
+                        output.text(f"watching {len(before)} Python files in {directory}; Ctrl-C ends it")
+                        output.flush()
+                    ever_ready = True
+                code = child.take_exit_code()
+                if code is not None and not ever_ready:
+                    return code
+                if code is not None:
+                    _report_end(output, code)
+            _report_change(output, changed, directory)
+            child.stop()
+    except (KeyboardInterrupt, _Terminated) as wish:
+        return EXIT_OK if isinstance(wish, _Terminated) else EXIT_INTERRUPTED
+    finally:
+        if child is not None:
+            child.stop()
+        os.close(alive_write)
+        os.close(alive_read)
+        signal.signal(signal.SIGTERM, earlier)
+
+
+def _report_change(output: Output, changed: list[str], directory: Path) -> None:
+    names = [os.path.relpath(path, directory) for path in changed]
+    if output.as_json:
+        output.json_line({"event": "changed", "files": names})
+        return
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    output.text(f"{', '.join(names[:3])}{more} changed: starting again")
+    output.flush()
+
+
+def _report_end(output: Output, code: int) -> None:
+    if output.as_json:
+        output.json_line({"event": "ended", "exit_code": code})
+        return
+    how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+    output.text(f"{output.style('the application ended', 'red')} ({how}); it starts again when its code changes")
+    output.flush()
+
+
+class Child:
+    """One server process of the application.
+
+    Args:
+        file: The application's file.
+        listener: The listening socket that it takes over.
+        alive_pipe: Read end of a pipe whose other end only this process holds.
+    """
+
+    def __init__(self, file: Path, listener: socket.socket, alive_pipe: int) -> None:
+        self._began = time.monotonic()
+        self._ready_pipe, child_end = os.pipe()
+        self._answer = b""
+        self._ended = False
+        command = [sys.executable, "-m", "mainstem.cli.serve", os.fspath(file), "--fd", str(listener.fileno())]
+        command += ["--parent-pipe", str(alive_pipe), "--ready-pipe", str(child_end)]
+        try:
+            self._process = subprocess.Popen(command, pass_fds=[listener.fileno(), alive_pipe, child_end])
+        finally:
+            os.close(child_end)
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was started."""
+        return time.monotonic() - self._began
+
+    def wait(self, timeout_s: float) -> str:
+        """Wait a while; return the dashboard's address the moment it becomes ready, else an empty string."""
+        if self._ready_pipe < 0:
+            with suppress(subprocess.TimeoutExpired):  # it still runs, which is what it should do
+                self._process.wait(timeout_s)
+            if self._ended:
+                select.select([], [], [], timeout_s)
+            return ""
+        if not select.select([self._ready_pipe], [], [], timeout_s)[0]:
+            return ""
+        part = os.read(self._ready_pipe, 4096)
+        self._answer += part
+        if part and b"\n" not in self._answer:
+            return ""
+        self._close_ready_pipe()
+        return self._answer.decode().strip()
+
+    def take_exit_code(self) -> int | None:
+        """Return the exit code once after the process ended (negative: the signal's number); ``None`` at all other times."""
+        code = self._process.poll()
+        if code is None or self._ended:
+            return None
+        self._ended = True
+        return code
+
+    def stop(self) -> None:
+        """Ask the process to end, kill it where it does not, and reap it. Idempotent."""
+        self._close_ready_pipe()
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(_STOP_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def _close_ready_pipe(self) -> None:
+        pipe, self._ready_pipe = self._ready_pipe, -1
+        if pipe >= 0:
+            os.close(pipe)

@@ -1,0 +1,180 @@
+"""``mainstem log``: whether a log's files are sound, and how much is in them."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from contextlib import aclosing
+from pathlib import Path
+
+import msgspec
+
+from mainstem.base.names import is_system_stream
+from mainstem.cli.arguments import DEFAULT_DATA, add_json, positive
+from mainstem.cli.errors import EXIT_FAILED, EXIT_OK
+from mainstem.cli.output import Output, format_bytes, format_count, format_time, iso_time, layout, printable
+from mainstem.cli.reading import log_directory, open_data, read_all
+from mainstem.host.disk import SystemDisk
+from mainstem.host.lock import lock_owner_pid
+from mainstem.log.embedded.layout import LOCK_NAME
+from mainstem.log.embedded.verify import verify_directory
+
+_EPILOG = """\
+Both only read, and work beside a running application.
+
+Examples:
+  mainstem log stats                  records, streams and bytes of ./data
+  mainstem log stats --streams 20     with the 20 largest streams
+  mainstem log verify backup/data     read every frame and check it; exit code 1 where one is damaged
+"""
+
+_VERIFY_EPILOG = """\
+Every frame is read and checked: its checksum, its place, and that it follows the one before it. A damage is named by file, byte
+and position; nothing is changed. A write that a crash cut short is no damage: it was never acknowledged.
+
+Exit codes: 0 sound, 1 damaged, 3 no log there.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add ``verify`` and ``stats``."""
+    parser.epilog = _EPILOG
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    verify = actions.add_parser(
+        "verify",
+        help="check every frame of a log",
+        description="Check every frame of a log.",
+        epilog=_VERIFY_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    stats = actions.add_parser(
+        "stats",
+        help="tell how much a log holds",
+        description="Tell how much a log holds, from when, and who runs on it.",
+        epilog="Examples:\n  mainstem log stats\n  mainstem log stats /srv/shop/data --streams 5 --json\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    stats.add_argument("--streams", metavar="N", type=positive, help="list the N largest streams (reads the whole log)")
+    for action in (verify, stats):
+        action.add_argument(
+            "directory",
+            metavar="DIR",
+            type=Path,
+            nargs="?",
+            default=Path(DEFAULT_DATA),
+            help=f"data directory, or the log directory within (default: {DEFAULT_DATA})",
+        )
+        add_json(action)
+
+
+def run(arguments: argparse.Namespace, output: Output) -> int:
+    """Verify or measure; return 1 where damage was found."""
+    if arguments.action == "verify":
+        return _verify(arguments.directory, output)
+    asyncio.run(_stats(arguments, output))
+    return EXIT_OK
+
+
+def _verify(data: Path, output: Output) -> int:
+    directory = log_directory(data)
+    report = verify_directory(SystemDisk(), directory)
+    if output.as_json:
+        output.document({"directory": str(directory), "sound": report.sound, **msgspec.structs.asdict(report)})
+        return EXIT_OK if report.sound else EXIT_FAILED
+    for finding in report.findings:
+        output.text(f"{output.style('damaged', 'red')}  {printable(finding)}")
+    if report.torn:
+        owner = lock_owner_pid(directory / LOCK_NAME)
+        note = f"process {owner} may be writing it just now" if owner else "a crash cut it short"
+        output.text(f"{output.style('unfinished', 'yellow')}  {printable(report.torn)} ({note})")
+    amounts = ((report.segments, "segment"), (report.commits, "commit"), (report.records, "record"))
+    read = (
+        ", ".join(format_count(number, noun) for number, noun in amounts) + f", up to position {report.end_position:,}"
+    )
+    if report.sound:
+        output.text(f"{output.style('sound', 'green')}  {directory}: {read}")
+        return EXIT_OK
+    output.text(f"Sound before that: {read}. Nothing was changed; keep a copy of {directory} before you try anything.")
+    return EXIT_FAILED
+
+
+class _StreamSize(msgspec.Struct):
+    """Size of one stream, or of all system streams of one kind together."""
+
+    stream: str
+    streams: int = 0
+    records: int = 0
+    value_bytes: int = 0
+    last_position: int = 0
+    last_time_ns: int = 0
+
+
+async def _stats(arguments: argparse.Namespace, output: Output) -> None:
+    directory = log_directory(arguments.directory)
+    async with open_data(arguments.directory) as log:
+        stats = await log.stats()
+        first = await log.read(">", 0, 1)
+        last = await log.read(">", stats.end_position - 1, 1) if stats.end_position else []
+        sizes = await _stream_sizes(arguments.directory) if arguments.streams else []
+    owner = lock_owner_pid(directory / LOCK_NAME)
+    largest = sorted(sizes, key=lambda size: (-size.value_bytes, size.stream))[: arguments.streams or 0]
+    if output.as_json:
+        output.document(
+            {
+                "directory": str(directory),
+                **msgspec.structs.asdict(stats),
+                "first_time": iso_time(first[0].time_ns) if first else None,
+                "last_time": iso_time(last[0].time_ns) if last else None,
+                "owner_pid": owner or None,
+                "streams": [msgspec.structs.asdict(size) for size in largest],
+            }
+        )
+        return
+    lines = [
+        ("log", str(directory)),
+        (
+            "records",
+            f"{stats.record_count:,} in {format_count(stats.stream_count, 'stream')}, end {stats.end_position:,}",
+        ),
+        ("files", f"{format_count(stats.segment_count, 'segment')}, {format_bytes(stats.size_bytes)} allocated"),
+    ]
+    if first and last:
+        lines.append(("from", f"{format_time(first[0].time_ns)} to {format_time(last[0].time_ns)}"))
+    lines.append(("owner", f"process {owner}" if owner else "nobody runs on it"))
+    for line in layout(lines):
+        output.text(line)
+    if largest:
+        output.text()
+        rows = [("stream", "records", "bytes", "last position", "last time")]
+        rows += [
+            (
+                printable(size.stream)
+                + (f" ({format_count(size.streams, 'stream')})" if size.stream.endswith(".>") else ""),
+                f"{size.records:,}",
+                format_bytes(size.value_bytes),
+                str(size.last_position),
+                format_time(size.last_time_ns),
+            )
+            for size in largest
+        ]
+        head, *body = layout(rows, right=frozenset({1, 2, 3}), width=output.width)
+        output.text(output.style(head, "dim"))
+        for line in body:
+            output.text(line)
+
+
+async def _stream_sizes(data: Path) -> list[_StreamSize]:
+    """Measure streams; the system's, of which there is one for each run and upload, are put together by their kind."""
+    sizes: dict[str, _StreamSize] = {}
+    names: set[str] = set()
+    async with open_data(data) as log, aclosing(read_all(log, ">")) as records:
+        async for record in records:
+            group = record.stream.partition(".")[0] + ".>" if is_system_stream(record.stream) else record.stream
+            size = sizes.setdefault(group, _StreamSize(group))
+            if record.stream not in names:
+                names.add(record.stream)
+                size.streams += 1
+            size.records += 1
+            size.value_bytes += len(record.value)
+            size.last_position, size.last_time_ns = record.position, record.time_ns
+    return list(sizes.values())

@@ -1,0 +1,86 @@
+"""Opening a data directory to read it, whether an application runs on it or not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from mainstem.cli.errors import NotFoundError
+from mainstem.log import ReadableLog, StoredRecord, open_reader
+
+_READ_RECORDS = 10_000
+
+
+def log_directory(data: Path) -> Path:
+    """Return the log's directory within a data directory, or ``data`` itself where it is one.
+
+    Raises:
+        NotFoundError: There is no log in either.
+    """
+    for candidate in (data / "log", data):
+        if (candidate / "log.meta").exists():
+            return candidate
+    raise NotFoundError(
+        f"there is no log in {data}: expected {data / 'log' / 'log.meta'}. Nothing was changed.",
+        try_command="mainstem dev app.py, which makes one, or --data DIR for another place",
+    )
+
+
+@asynccontextmanager
+async def open_data(data: Path) -> AsyncIterator[ReadableLog]:
+    """Open the log of a data directory for reading only; works beside a running application."""
+    reader = await open_reader(log_directory(data))
+    try:
+        yield reader
+    finally:
+        await reader.close()
+
+
+async def read_all(log: ReadableLog, pattern: str, after: int = 0) -> AsyncIterator[StoredRecord]:
+    """Yield the durable records of matching streams behind ``after``, up to the end as it was at the call."""
+    end = log.end_position
+    while after < end:
+        records = await log.read(pattern, after, _READ_RECORDS)
+        if not records:
+            return
+        for record in records:
+            if record.position > end:
+                return
+            yield record
+        after = records[-1].position
+
+
+async def last_records_begin(log: ReadableLog, pattern: str, count: int) -> int:
+    """Return the position to read after, so that the last ``count`` matching records come, and no more of them.
+
+    Looks at the log's end first and goes back in growing steps, so that a rare stream costs one pass and a busy one little.
+    """
+    end = log.end_position
+    if count == 0:
+        return end
+    window = 4096
+    while True:
+        after = max(0, end - window)
+        positions: list[int] = []
+        async with aclosing(read_all(log, pattern, after)) as records:
+            async for record in records:
+                positions.append(record.position)
+        if len(positions) > count:
+            return positions[-count - 1]
+        if len(positions) == count:
+            return positions[0] - 1
+        if after == 0:
+            return 0
+        window *= 8
+
+
+def readable_value(value: bytes) -> dict[str, object]:
+    """Return a record's value for JSON output: ``{"value": …}`` where it is JSON, ``{"text": …}`` or ``{"base64": …}`` else."""
+    with suppress(msgspec.DecodeError):  # not JSON: text, or bytes
+        return {"value": msgspec.json.decode(value)}
+    with suppress(UnicodeDecodeError):
+        return {"text": value.decode()}
+    return {"base64": value}

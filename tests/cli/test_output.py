@@ -1,0 +1,121 @@
+"""What is printed: nothing of a stranger's reaches a terminal raw, and numbers read well."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mainstem.cli.errors import CommandError
+from mainstem.cli.output import (
+    Output,
+    format_bytes,
+    format_count,
+    format_duration,
+    format_time,
+    iso_time,
+    layout,
+    printable,
+    printable_lines,
+    shorten,
+)
+
+
+@given(st.text())
+def test_printable_leaves_no_control_character(text: str) -> None:
+    """No control character and no change of direction survives, whatever a stranger wrote."""
+    shown = printable(text)
+    assert not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in shown)
+    assert not any(character in shown for character in "\u202a\u202e\u2066\u2028\u200f")
+
+
+def test_printable_shows_what_was_there() -> None:
+    """A control character is shown as its escape."""
+    assert printable("a\x1b[31mb\n") == "a\\x1b[31mb\\n"
+    assert printable_lines("a\nb\x07") == "a\nb\\x07"
+
+
+@pytest.mark.parametrize(
+    ("duration_ns", "text"),
+    [
+        (0, "0 µs"),
+        (840_000, "840 µs"),
+        (12_300_000, "12.3 ms"),
+        (999_000_000, "999 ms"),
+        (999_900_000, "1 s"),
+        (4_560_000_000, "4.56 s"),
+        (59_990_000_000, "1 m 00 s"),
+        (200_000_000_000, "3 m 20 s"),
+        (7_500_000_000_000, "2 h 05 m"),
+        (-2_000_000, "-2 ms"),
+    ],
+)
+def test_durations(duration_ns: int, text: str) -> None:
+    """A duration has its unit and three digits at most."""
+    assert format_duration(duration_ns) == text
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (4096, "4.0 KiB"), (1_572_864, "1.5 MiB"), (1 << 40, "1.0 TiB"), ((1 << 20) - 1, "1.0 MiB")],
+)
+def test_sizes(size_bytes: int, text: str) -> None:
+    """A size has its binary unit."""
+    assert format_bytes(size_bytes) == text
+
+
+def test_counts() -> None:
+    """A noun takes its plural from its number."""
+    assert [format_count(number, "step") for number in (0, 1, 1200)] == ["0 steps", "1 step", "1,200 steps"]
+
+
+def test_times() -> None:
+    """Programs get UTC with microseconds, people their own time with milliseconds."""
+    assert iso_time(1_700_000_000_123_456_789) == "2023-11-14T22:13:20.123456Z"
+    assert format_time(1_700_000_000_123_456_789).endswith(":20.123")
+
+
+def test_layout_aligns_columns() -> None:
+    """Columns are as wide as their widest cell, numbers stand flush right, the last column is cut."""
+    rows = [("name", "n", "what"), ("a", "1,000", "something long")]
+    assert layout(rows, right=frozenset({1}), width=20) == ["name      n  what", "a     1,000  someth…"]
+    assert layout([]) == []
+    assert shorten("abcdef", 4) == "abc…"
+
+
+def test_off_terminal_there_are_no_styles() -> None:
+    """Output into a file has no colours and a fixed width."""
+    stream = io.StringIO()
+    output = Output(as_json=False, stdout=stream)
+    output.text(output.style("bad", "red"))
+    assert not output.styled
+    assert not output.is_terminal
+    assert output.width == 120
+    assert stream.getvalue() == "bad\n"
+
+
+def test_on_a_terminal_no_color_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal gets colours, unless ``NO_COLOR`` is set."""
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert Output(as_json=False, stdout=stream).style("bad", "red") == "\x1b[31mbad\x1b[0m"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert Output(as_json=False, stdout=stream).style("bad", "red") == "bad"
+
+
+def test_errors_and_documents() -> None:
+    """Remarks go to standard error, documents to standard output, errors to either by the format asked for."""
+    out, err = io.StringIO(), io.StringIO()
+    plain = Output(as_json=False, stdout=out, stderr=err)
+    plain.remark("looking")
+    plain.error(CommandError("it\x1b broke", try_command="mainstem runs"))
+    assert err.getvalue() == "looking\nerror: it\\x1b broke\n  try: mainstem runs\n"
+    machine = Output(as_json=True, stdout=out, stderr=err)
+    machine.document({"a": 1})
+    machine.error(CommandError("no"))
+    machine.flush()
+    assert out.getvalue() == '{\n  "a": 1\n}\n{"error":{"code":"command","message":"no","try":""}}\n'
