@@ -123,8 +123,9 @@ def test_a_closed_loops_sleepers_are_forgotten() -> None:
     clock = SimulatedClock()
 
     async def scenario() -> None:
-        asyncio.ensure_future(clock.sleep(1))
+        sleeper = asyncio.ensure_future(clock.sleep(1))
         await settle()
+        assert not sleeper.done()
 
     asyncio.run(scenario())
     clock.advance(2)
