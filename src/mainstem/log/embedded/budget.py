@@ -40,7 +40,8 @@ class ByteBudget:
             if future.done() and not future.cancelled():
                 self.give_back(size)  # granted in the very moment of the cancellation
             else:
-                self._waiters.remove(waiter)
+                if waiter in self._waiters:  # a grant to others may have passed over it already
+                    self._waiters.remove(waiter)
                 self._grant()
             raise
 
