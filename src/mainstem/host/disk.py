@@ -162,8 +162,14 @@ class SystemDisk:
     """The operating system's file system."""
 
     def make_directory(self, path: Path) -> None:
-        """Create a directory and its missing parents, and sync each parent."""
+        """Create a directory and its missing parents, and sync each parent.
+
+        Where the directory exists, its parent is synced all the same: whoever made it may have died before that.
+        """
         if path.is_dir():
+            # Who may not read the parent did not make the directory: another account did, and answers for it.
+            with contextlib.suppress(PermissionError):
+                self.sync_directory(path.parent)
             return
         if path.parent != path:
             self.make_directory(path.parent)

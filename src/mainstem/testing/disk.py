@@ -198,11 +198,12 @@ class SimulatedDisk:
     # -- the face of a disk --------------------------------------------------------------------------------------------
 
     def make_directory(self, path: Path) -> None:
-        """Create a directory and its missing parents, and sync each parent."""
+        """Create a directory and its missing parents, and sync each parent; also that of one that is there."""
         with self._guard:
             place = _absolute(path)
             node = self._volume.names.get(place)
             if isinstance(node, DirectoryNode):
+                self.sync_directory(Path(place.parent))
                 return
             if node is not None:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
