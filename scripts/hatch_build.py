@@ -1,0 +1,29 @@
+"""The wheel's build hook: browser code of others goes into the wheel, from npm by lock file."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class BrowserFilesHook(BuildHookInterface):  # type: ignore[misc]  # hatchling has no types
+    """Runs before a wheel or a source distribution is put together."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Make the browser files, unless this is an editable install, whose tree gets them from ``make``."""
+        del build_data
+        if version == "editable":
+            return
+        root = Path(self.root)
+        # Build backends do not put the project on the import path.
+        spec = importlib.util.spec_from_file_location("browser_files", root / "scripts" / "browser_files.py")
+        if spec is None or spec.loader is None:
+            raise ImportError("scripts/browser_files.py is missing from the source tree")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.ensure(root)
