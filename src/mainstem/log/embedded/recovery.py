@@ -90,7 +90,7 @@ def recover(disk: Disk, clock: Clock, directory: Path, settings: LogSettings) ->
         meta = _create(disk, clock, directory, settings)
     log_id = int(meta.log_id, 16)
     index = LogIndex(settings.dedup_window_calls)
-    last, unclosed, closed_bytes = _scan_all(disk, directory, log_id, index)
+    last, before_empty, closed_bytes = _scan_all(disk, directory, log_id, index)
     for name in disk.list_directory(directory):
         if name.endswith(NEW_SUFFIX):
             disk.remove(directory / name)
@@ -99,8 +99,8 @@ def recover(disk: Disk, clock: Clock, directory: Path, settings: LogSettings) ->
     torn = _set_torn_tail_aside(disk, directory, file, last) if last.scan.torn else None
     _write_again(file, last.scan.frames[-1])
     disk.sync_directory(directory)
-    if unclosed is not None:
-        _finish_roll(disk, clock, directory, unclosed)
+    if before_empty is not None:
+        _finish_roll(disk, clock, directory, before_empty)
     active = OpenSegment(file, last.place.number, last.size_bytes, last.scan.frames[-1].header)
     return Recovered(log_id, index, active, closed_bytes, torn)
 
@@ -158,16 +158,17 @@ def _create(disk: Disk, clock: Clock, directory: Path, settings: LogSettings) ->
 def _scan_all(
     disk: Disk, directory: Path, log_id: int, index: LogIndex
 ) -> tuple[ScannedSegment, ScannedSegment | None, int]:
-    """Verify every segment, filling the index; return the last one, the one before it if it was never closed, and the size
-    of all before the last.
+    """Verify every segment, filling the index; return the last one, the one before it if the last has no record yet, and
+    the size of all before the last.
 
-    A roll writes the old segment's end mark last, so that mark may be missing as long as the new segment has no record.
-    Changes nothing.
+    A roll writes the old segment's end mark last, so as long as the new segment has no record, that mark may be missing, or
+    stand in the page cache only. Changes nothing.
     """
     numbers = segment_numbers(disk.list_directory(directory))
     check_segment_numbers(directory, numbers)
     previous: FrameHeader | None = None
     unclosed: ScannedSegment | None = None
+    before_last: ScannedSegment | None = None
     closed_bytes = 0
     for number in numbers:
         place = place_after(directory, log_id, number, previous)
@@ -183,6 +184,7 @@ def _scan_all(
                     f"bad, and {segment_name(number + 1)} shows that it was acknowledged. Nothing was changed.",
                     try_command=f"mainstem log verify {directory}",
                 )
+            before_last = scanned
             unclosed = None if scanned.scan.rolled else scanned
             if unclosed is not None and number + 1 != numbers[-1]:
                 raise _never_closed(place)
@@ -196,7 +198,7 @@ def _scan_all(
             if frame.header.kind == COMMIT:
                 index.add(frame.header, Commit(frame.header, frame.body))
         previous = frames[-1].header
-    return scanned, unclosed, closed_bytes
+    return scanned, None if scanned.scan.has_commits else before_last, closed_bytes
 
 
 def _never_closed(place: SegmentPlace) -> LogCorruptError:
@@ -272,11 +274,15 @@ def _write_again(file: File, frame: Frame) -> None:
     file.sync()
 
 
-def _finish_roll(disk: Disk, clock: Clock, directory: Path, unclosed: ScannedSegment) -> None:
-    """Write the end mark of the segment before the last: its roll died before it came to that."""
-    file = disk.open(directory / segment_name(unclosed.place.number), write=True)
+def _finish_roll(disk: Disk, clock: Clock, directory: Path, before_empty: ScannedSegment) -> None:
+    """Make durable the end mark of the segment before an empty last one: the roll died before it did that."""
+    place, scan = before_empty.place, before_empty.scan
+    file = disk.open(directory / segment_name(place.number), write=True)
     try:
-        head = unclosed.scan.frames[-1].header
-        write_end_mark(OpenSegment(file, unclosed.place.number, unclosed.size_bytes, head), ROLLED_END, clock.time_ns())
+        if scan.rolled:
+            _write_again(file, scan.frames[-1])
+        else:
+            segment = OpenSegment(file, place.number, before_empty.size_bytes, scan.frames[-1].header)
+            write_end_mark(segment, ROLLED_END, clock.time_ns())
     finally:
         file.close()
