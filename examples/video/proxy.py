@@ -1,4 +1,4 @@
-"""A bad connection: a TCP proxy on loopback that passes bytes on at a limited rate, and cuts the line at given byte counts."""
+"""A bad connection: a TCP proxy that passes bytes on at a limited rate, and cuts the line at given byte counts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Self
 
 _PIECE_BYTES = 16 << 10
 _BUFFER_BYTES = 64 << 10
@@ -38,7 +39,7 @@ class CuttingProxy:
             raise RuntimeError("the proxy is not started: expected 'async with CuttingProxy(...)'")
         return int(self._listener.sockets[0].getsockname()[1])
 
-    async def __aenter__(self) -> CuttingProxy:
+    async def __aenter__(self) -> Self:
         # Small buffers: what lies in them when the line is cut has to be sent again.
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)

@@ -1,4 +1,4 @@
-"""A small client for resumable uploads (tus 1.0): it counts every byte that it sends, and goes on where the server says.
+"""A small client for resumable uploads (tus 1.0): it counts every byte it sends, and goes on where the server says.
 
 Source: https://tus.io/protocols/resumable-upload, "Core Protocol" and "Creation".
 """
@@ -96,7 +96,10 @@ class TusUpload:
             try:
                 status, answer = await self._request("HEAD", self.url, {})
             except (OSError, h11.RemoteProtocolError):
-                status, answer = 0, {}  # no line yet: asked again after a moment, like a 423 (the old request still holds on)
+                status, answer = (
+                    0,
+                    {},
+                )  # no line yet: asked again after a moment, like a 423 (the old request still holds on)
             if status in (200, 204):
                 return int(answer["upload-offset"])
             if status not in (0, 423):

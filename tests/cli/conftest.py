@@ -62,7 +62,10 @@ def write_log(data: Path, appends: Sequence[Append]) -> None:
 def orders(tmp_path: Path) -> Path:
     """A data directory with 12 records in two streams of orders, and one of the system's."""
     created = [
-        Append("orders.created", [Record(b'{"id": %d}' % number, key=b"o%d" % number, headers={"about": f"order:{number}"})])
+        Append(
+            "orders.created",
+            [Record(b'{"id": %d}' % number, key=b"o%d" % number, headers={"about": f"order:{number}"})],
+        )
         for number in range(6)
     ]
     paid = [Append("orders.paid", [Record(b'{"id": %d, "paid": true}' % number)]) for number in range(5)]

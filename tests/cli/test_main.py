@@ -135,7 +135,9 @@ def test_a_refusal_of_the_system_is_no_traceback(invoke: Invoke, orders: Path, m
     assert result.err == "error: data/log/0000000001.wal: Permission denied.\n"
 
 
-def test_interrupt_ends_quietly(monkeypatch: pytest.MonkeyPatch, orders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupt_ends_quietly(
+    monkeypatch: pytest.MonkeyPatch, orders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Ctrl-C ends the command with exit code 130 and not a word."""
 
     def interrupt(*_arguments: object) -> None:
@@ -162,7 +164,7 @@ def test_broken_pipe_ends_quietly(orders: Path) -> None:
 
 def write_one_more(data: Path) -> None:
     """Append one record, which a following command then tries to print."""
-    from mainstem.log import Append, Record  # noqa: PLC0415
-    from tests.cli.conftest import write_log  # noqa: PLC0415
+    from mainstem.log import Append, Record
+    from tests.cli.conftest import write_log
 
     write_log(data, [Append("orders.created", [Record(b'{"id": 99}')])])

@@ -59,7 +59,14 @@ def test_durations(duration_ns: int, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("size_bytes", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (4096, "4.0 KiB"), (1_572_864, "1.5 MiB"), (1 << 40, "1.0 TiB"), ((1 << 20) - 1, "1.0 MiB")],
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (4096, "4.0 KiB"),
+        (1_572_864, "1.5 MiB"),
+        (1 << 40, "1.0 TiB"),
+        ((1 << 20) - 1, "1.0 MiB"),
+    ],
 )
 def test_sizes(size_bytes: int, text: str) -> None:
     """A size has its binary unit."""

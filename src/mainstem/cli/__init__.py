@@ -1,8 +1,8 @@
 """The ``mainstem`` command: run an application, and see what became of everything in its log.
 
-Each command is one module with ``configure(parser)`` and ``run(arguments, output)``; only the module of the command that was
-asked for is imported, so that ``mainstem --help`` stays quick. Reading commands need no running application: they read the log
-in the data directory, beside its owner or without one.
+Each command is one module with ``configure(parser)`` and ``run(arguments, output)``; only the module of the command
+that was asked for is imported, so that ``mainstem --help`` stays quick. Reading commands need no running application:
+they read the log in the data directory, beside its owner or without one.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def _version() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own) and return its exit code; see ``mainstem --help``.
 
-    Errors of mainstem are printed as a message and a command to try, never as a traceback; Ctrl-C and a reader that goes away
-    end it quietly.
+    Errors of mainstem are printed as a message and a command to try, never as a traceback; Ctrl-C and a reader that
+    goes away end it quietly.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in words if not word.startswith("-")), None)

@@ -1,8 +1,8 @@
 """``mainstem dev``: an application with its dashboard, started again whenever its code changes.
 
 The command is a supervisor: it owns the listening socket and watches the files; the application runs in a child process
-(:mod:`mainstem.cli.serve`), which is asked to end with SIGTERM and killed when it does not. Whatever ends the supervisor, the
-child ends too.
+(:mod:`mainstem.cli.serve`), which is asked to end with SIGTERM and killed when it does not. Whatever ends the
+supervisor, the child ends too.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _LOOK_EVERY_S: Final = 0.25
 _STOP_WITHIN_S: Final = 8.0
 
 _EPILOG = f"""\
-FILE is a Python file with  ms = Mainstem(...)  at its top level and, where the application has pages of its own, an ASGI
-application named api, app or asgi that mounts ms.asgi. Without one, the dashboard is served alone.
+FILE is a Python file with  ms = Mainstem(...)  at its top level and, where the application has pages of its own, an
+ASGI application named api, app or asgi that mounts ms.asgi. Without one, the dashboard is served alone.
 
-The application starts again when a .py file below FILE's directory changes. Runs that were under way go on where they were: what
-a step returned before is not done again.
+The application starts again when a .py file below FILE's directory changes. Runs that were under way go on where they
+were: what a step returned before is not done again.
 
 Any address but this machine's own demands a token, from --token or ${TOKEN_VARIABLE}.
 
@@ -92,7 +92,7 @@ def _listen(arguments: argparse.Namespace) -> socket.socket:
     if not is_loopback(arguments.host) and not os.environ.get(TOKEN_VARIABLE):
         raise UsageError(
             f"--host {arguments.host} lets other machines in: that demands a token. Nothing was started.",
-            try_command=f"{TOKEN_VARIABLE}=$(openssl rand -hex 16) mainstem dev {arguments.file} --host {arguments.host}",
+            try_command=f"{TOKEN_VARIABLE}=$(openssl rand -hex 16) mainstem dev {arguments.file} --host …",
         )
     try:
         return listen(arguments.host, arguments.port)
@@ -126,9 +126,8 @@ def _announce(output: Output, url: str, pid: int, took_s: float) -> None:
     if output.as_json:
         output.json_line({"event": "ready", "url": url, "pid": pid, "took_s": round(took_s, 3)})
         return
-    output.text(
-        f"{output.style('mainstem', 'bold')}  {output.style(url, 'blue')}  ready in {format_duration(int(took_s * 1e9))}"
-    )
+    took = format_duration(int(took_s * 1e9))
+    output.text(f"{output.style('mainstem', 'bold')}  {output.style(url, 'blue')}  ready in {took}")
     output.flush()
 
 
@@ -243,7 +242,7 @@ class Child:
         return self._answer.decode().strip()
 
     def take_exit_code(self) -> int | None:
-        """Return the exit code once after the process ended (negative: the signal's number); ``None`` at all other times."""
+        """Return the exit code once after the process ended (negative: a signal); ``None`` at all other times."""
         code = self._process.poll()
         if code is None or self._ended:
             return None

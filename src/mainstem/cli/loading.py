@@ -10,12 +10,12 @@ from pathlib import Path
 from types import ModuleType
 
 import msgspec
+from mainstem.app import Mainstem
 from starlette.applications import Starlette
 from starlette.responses import RedirectResponse
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
-from mainstem.app import Mainstem
 from mainstem.cli.errors import ApplicationLoadError
 
 DASHBOARD_PREFIX = "/mainstem"
@@ -41,11 +41,12 @@ class Application(msgspec.Struct, frozen=True):
 def load_application(path: Path) -> Application:
     """Import a Python file and return the application in it.
 
-    The file defines ``ms = Mainstem(...)``, and where it has pages of its own an ASGI application ``api``, ``app`` or ``asgi``
-    that mounts ``ms.asgi``. Its directory is put in front of the import path, as Python does for a script.
+    The file defines ``ms = Mainstem(...)``, and where it has pages of its own an ASGI application ``api``, ``app`` or
+    ``asgi`` that mounts ``ms.asgi``. Its directory is put in front of the import path, as Python does for a script.
 
     Raises:
-        ApplicationLoadError: There is no such file, importing it raised (the traceback was printed to standard error), or it
+        ApplicationLoadError: There is no such file, importing it raised (the traceback was printed to standard
+        error), or it
             holds no Mainstem.
     """
     return find_application(_import_file(path), str(path))

@@ -29,8 +29,8 @@ Examples:
 """
 
 _VERIFY_EPILOG = """\
-Every frame is read and checked: its checksum, its place, and that it follows the one before it. A damage is named by file, byte
-and position; nothing is changed. A write that a crash cut short is no damage: it was never acknowledged.
+Every frame is read and checked: its checksum, its place, and that it follows the one before it. A damage is named by
+file, byte and position; nothing is changed. A write that a crash cut short is no damage: it was never acknowledged.
 
 Exit codes: 0 sound, 1 damaged, 3 no log there.
 """

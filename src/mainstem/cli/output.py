@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import re
 import shutil
@@ -22,7 +22,7 @@ _CODES: Final[dict[Style, str]] = {"bold": "1", "dim": "2", "red": "31", "green"
 
 
 def printable(text: str) -> str:
-    """Return text that a terminal shows as it is: control and direction characters become ``\\x1b`` and the like."""
+    r"""Return text that a terminal shows as it is: control and direction characters become ``\x1b`` and the like."""
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
@@ -33,13 +33,13 @@ def shorten(text: str, width: int) -> str:
 
 def format_time(time_ns: int) -> str:
     """Return a wall-clock time as local date and time with milliseconds: ``2026-11-24 15:04:05.123``."""
-    moment = datetime.datetime.fromtimestamp(time_ns // 1_000_000_000)  # noqa: DTZ006 (people read local time)
+    moment = dt.datetime.fromtimestamp(time_ns // 1_000_000_000)  # noqa: DTZ006 (people read local time)
     return f"{moment:%Y-%m-%d %H:%M:%S}.{time_ns // 1_000_000 % 1000:03d}"
 
 
 def iso_time(time_ns: int) -> str:
     """Return a wall-clock time for programs, in UTC: ``2026-11-24T15:04:05.123456Z``."""
-    moment = datetime.datetime.fromtimestamp(time_ns // 1_000_000_000, tz=datetime.UTC)
+    moment = dt.datetime.fromtimestamp(time_ns // 1_000_000_000, tz=dt.UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns // 1000 % 1_000_000:06d}Z"
 
 
@@ -153,7 +153,7 @@ class Output:
         self._stderr.flush()
 
     def error(self, error: MainstemError) -> None:
-        """Report an error: message and what to try to standard error, and with ``--json`` an object to standard output."""
+        """Report an error: message and what to try to standard error; with ``--json`` an object to standard output."""
         if self.as_json:
             self.json_line({"error": {"code": error.code, "message": error.message, "try": error.try_command}})
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -39,7 +39,7 @@ async def open_data(data: Path) -> AsyncIterator[ReadableLog]:
         await reader.close()
 
 
-async def read_all(log: ReadableLog, pattern: str, after: int = 0) -> AsyncIterator[StoredRecord]:
+async def read_all(log: ReadableLog, pattern: str, after: int = 0) -> AsyncGenerator[StoredRecord]:
     """Yield the durable records of matching streams behind ``after``, up to the end as it was at the call."""
     end = log.end_position
     while after < end:
@@ -56,7 +56,8 @@ async def read_all(log: ReadableLog, pattern: str, after: int = 0) -> AsyncItera
 async def last_records_begin(log: ReadableLog, pattern: str, count: int) -> int:
     """Return the position to read after, so that the last ``count`` matching records come, and no more of them.
 
-    Looks at the log's end first and goes back in growing steps, so that a rare stream costs one pass and a busy one little.
+    Looks at the log's end first and goes back in growing steps, so that a rare stream costs one pass and a busy one
+    little.
     """
     end = log.end_position
     if count == 0:
@@ -64,10 +65,8 @@ async def last_records_begin(log: ReadableLog, pattern: str, count: int) -> int:
     window = 4096
     while True:
         after = max(0, end - window)
-        positions: list[int] = []
         async with aclosing(read_all(log, pattern, after)) as records:
-            async for record in records:
-                positions.append(record.position)
+            positions = [record.position async for record in records]
         if len(positions) > count:
             return positions[-count - 1]
         if len(positions) == count:
@@ -78,7 +77,7 @@ async def last_records_begin(log: ReadableLog, pattern: str, count: int) -> int:
 
 
 def readable_value(value: bytes) -> dict[str, object]:
-    """Return a record's value for JSON output: ``{"value": …}`` where it is JSON, ``{"text": …}`` or ``{"base64": …}`` else."""
+    """Return a record's value for JSON output, under a name that says what it is: ``value``, ``text`` or ``base64``."""
     with suppress(msgspec.DecodeError):  # not JSON: text, or bytes
         return {"value": msgspec.json.decode(value)}
     with suppress(UnicodeDecodeError):

@@ -1,7 +1,7 @@
 """How a command finds the running application: ``server.json`` in the data directory, readable by its owner only.
 
-The server writes it once it answers and removes it when it ends in order. After a kill it stays; then nobody answers at the
-address in it (or the process id in it is gone), and that is what a command reports.
+The server writes it once it answers and removes it when it ends in order. After a kill it stays; then nobody answers
+at the address in it (or the process id in it is gone), and that is what a command reports.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import urllib.parse
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
 
 import msgspec
 
@@ -56,7 +55,7 @@ def remove_server(data: Path, pid: int) -> None:
 
 
 def read_server(data: Path) -> RunningServer | None:
-    """Return where the application of a data directory said that it is; ``None`` where there is no (readable) word of it."""
+    """Return where the application of a data directory said that it is; ``None`` without a readable word of it."""
     try:
         text = (data / SERVER_FILE).read_bytes()[: 1 << 16]
         return msgspec.json.decode(text, type=RunningServer)
@@ -103,8 +102,8 @@ def call_application(data: Path, path: str, body: object) -> object:
     except (urllib.error.URLError, OSError) as error:
         reason = getattr(error, "reason", error)
         raise ApplicationNeededError(
-            f"this changes something, and the application on {data} does not answer at {server.url} ({reason}); it was process "
-            f"{server.pid}. Nothing was changed.",
+            f"this changes something, and the application on {data} does not answer at {server.url} ({reason}); it was "
+            f"process {server.pid}. Nothing was changed.",
             try_command="mainstem dev app.py",
         ) from error
 
@@ -114,5 +113,5 @@ def _message_of(body: bytes, status: int) -> str:
     with suppress(msgspec.DecodeError):
         answer = msgspec.json.decode(body)
         if isinstance(answer, dict) and isinstance(error := answer.get("error"), dict) and "message" in error:
-            return cast("str", str(error["message"]))
+            return str(error["message"])
     return f"the application answered {status}. Nothing was changed."

@@ -1,7 +1,7 @@
-"""One server process: an application on an open socket, with the dashboard. ``mainstem dev`` runs it, again after each change.
+"""One server process: an application on an open socket. ``mainstem dev`` runs it, again after each change.
 
-The socket is the supervisor's, so the address stays across restarts and a browser's request waits instead of failing. The
-supervisor also holds the other end of a pipe: when it dies, however, the pipe ends, and so does this process.
+The socket is the supervisor's, so the address stays across restarts and a browser's request waits instead of failing.
+The supervisor also holds the other end of a pipe: when it dies, however, the pipe ends, and so does this process.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from mainstem.base.names import check_pattern
@@ -72,7 +72,7 @@ async def _tail(arguments: argparse.Namespace, output: Output) -> None:
                 output.flush()
 
 
-async def _batches(log: ReadableLog, pattern: str, after: int, *, follow: bool) -> AsyncIterator[list[StoredRecord]]:
+async def _batches(log: ReadableLog, pattern: str, after: int, *, follow: bool) -> AsyncGenerator[list[StoredRecord]]:
     if follow:
         async for batch in log.tail(pattern, after):
             yield list(batch)

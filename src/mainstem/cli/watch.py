@@ -17,7 +17,7 @@ Snapshot = Mapping[str, tuple[int, int]]
 
 
 def take_snapshot(directory: Path) -> Snapshot:
-    """Return the state of all ``*.py`` files below a directory, without hidden ones, caches and virtual environments."""
+    """Return the state of all ``*.py`` files below a directory, without hidden ones, caches, environments."""
     files: dict[str, tuple[int, int]] = {}
     waiting = [os.fspath(directory)]
     while waiting and len(files) < FILES_MAX:
