@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mainstem.host.lock import LockHeldError, RecordLock
+from mainstem.host.lock import LockHeldError, RecordLock, lock_owner_pid
 
 HOLDER = """
 import os, sys
@@ -46,9 +46,22 @@ def test_holder_is_named_and_its_death_frees(tmp_path: Path) -> None:
     assert holder.stdout.readline() == b"held\n"
     with pytest.raises(LockHeldError) as caught:
         RecordLock(tmp_path / "lock")
-    assert caught.value.owner_pid == holder.pid
+    assert caught.value.owner_pid == lock_owner_pid(tmp_path / "lock") == holder.pid
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     RecordLock(tmp_path / "lock").release()
     holder.stdin.close()
     holder.stdout.close()
+
+
+def test_asking_who_holds_it_does_not_let_go(tmp_path: Path) -> None:
+    """The holder's own question is answered without touching the file; a free or missing file has no owner."""
+    path = tmp_path / "lock"
+    assert lock_owner_pid(path) == 0
+    lock = RecordLock(path)
+    assert lock_owner_pid(path) == os.getpid()
+    code = "import sys\nfrom pathlib import Path\nfrom mainstem.host.lock import lock_owner_pid\n"
+    ask = [sys.executable, "-c", code + "print(lock_owner_pid(Path(sys.argv[1])))", str(path)]
+    assert int(subprocess.run(ask, capture_output=True, check=True).stdout) == os.getpid()
+    lock.release()
+    assert lock_owner_pid(path) == 0
