@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -23,7 +24,7 @@ from mainstem.log.embedded.segment import OpenSegment, allocate, begin, write_en
 from mainstem.log.embedded.store import CommitStore
 from mainstem.log.embedded.writer import InlinePolicy, WriterThread
 from mainstem.log.errors import AppendOutcomeUnknownError, LogClosedError, LogError, LogFullError
-from mainstem.log.frame import CLEAN_END, COMMIT, ROLLED_END, Commit, FrameHeader, encode_headers, frame_bytes
+from mainstem.log.frame import CLEAN_END, COMMIT, HEADER_BYTES, ROLLED_END, Commit, FrameHeader, encode_headers, frame_bytes
 
 _logger = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class EmbeddedLog:
         self._advanced: asyncio.Future[None] | None = None
         self._spare: tuple[int, int, File] | None = None
         self._spare_task: asyncio.Task[None] | None = None
+        self._close_task: asyncio.Task[None] | None = None
         self._full_until_s: float | None = None
 
     def __repr__(self) -> str:
@@ -335,9 +337,16 @@ class EmbeddedLog:
         self._writer.submit(lambda: self._write_and_sync(active.file, header.offset, buffers), done)
 
     def _write_and_sync(self, file: File, offset: int, buffers: Sequence[Buffer]) -> float:
-        file.write_at(offset, buffers)
-        began_s = self._clock.monotonic_s()
-        file.sync()
+        try:
+            file.write_at(offset, buffers)
+            began_s = self._clock.monotonic_s()
+            file.sync()
+        except OSError:
+            # Linux keeps showing what it failed to sync, and lets a later sync by anyone else "succeed": a reader beside us
+            # would show a record that a power cut takes back. Without its header nobody takes the frame for one.
+            with contextlib.suppress(OSError):  # the disk may be gone altogether; the failure at hand is what counts
+                file.write_at(offset, [bytes(HEADER_BYTES)])
+            raise
         return self._clock.monotonic_s() - began_s
 
     def _committed(self, plan: CommitPlan, header: FrameHeader, body: bytes, sync_s: float) -> None:
@@ -483,27 +492,40 @@ class EmbeddedLog:
     # ---- closing
 
     async def close(self) -> None:
-        """Finish what is in flight, mark the log as cleanly closed and let go of it. Idempotent."""
-        if self._closed:
+        """Finish what is in flight, mark the log as cleanly closed and let go of it. Idempotent; cancelling it stops nothing.
+
+        In a forked child it does nothing: file and lock are the parent's.
+        """
+        if self._closed or self._pid != os.getpid():
             return
         self._closing = True
+        if self._close_task is None:
+            self._close_task = self._loop.create_task(self._finish())
+        # Shielded: were the file let go of in mid write, that write could hit whoever opens the log next.
+        await asyncio.shield(self._close_task)
+
+    async def _finish(self) -> None:
         await self._idle.wait()
         if self._spare_task is not None:
             await asyncio.wait([self._spare_task])
-        if self._closed:
-            return
-        self._closed = True
         self._wake_tails()
         try:
             if self._failure is None:
-                await asyncio.to_thread(write_end_mark, self._active, CLEAN_END, self._clock.time_ns())
+                await asyncio.to_thread(self._write_last)
         finally:
+            self._closed = True
             self._active.file.close()
-            if self._spare is not None:
-                number, _size, file = self._spare
-                file.close()
-                self._disk.remove(self._directory / (segment_name(number) + NEW_SUFFIX))
             await self._store.close()
             self._writer.stop()
             self._lock.release()
+
+    def _write_last(self) -> None:
+        """Write the end mark, where there is none already and room for one; drop a segment that was prepared."""
+        active = self._active
+        if active.head.kind != CLEAN_END and active.room_bytes >= 0:
+            write_end_mark(active, CLEAN_END, self._clock.time_ns())
+        if self._spare is not None:
+            number, _size, file = self._spare
+            file.close()
+            self._disk.remove(self._directory / (segment_name(number) + NEW_SUFFIX))
 

@@ -6,6 +6,8 @@ A record is shown only after the reader itself has synced the file that holds it
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from mainstem.log.contract import LogStats, StoredRecord
 from mainstem.log.embedded.index import LogIndex
 from mainstem.log.embedded.layout import LogSettings, read_meta, segment_name, segment_numbers
 from mainstem.log.embedded.recovery import place_after, refuse_headless_log
-from mainstem.log.embedded.scan import Frame, SegmentPlace, iterate_frames
+from mainstem.log.embedded.scan import Frame, SegmentPlace, check_size, iterate_frames
 from mainstem.log.embedded.store import CommitStore
 from mainstem.log.errors import LogCorruptError, LogNotFoundError
 from mainstem.log.frame import COMMIT, ROLLED_END, Commit, FrameHeader
@@ -47,6 +49,8 @@ class EmbeddedReader:
         self._number = 1
         self._file: File | None = None
         self._refreshing = asyncio.Lock()
+        self._looking = threading.Lock()
+        self._found: deque[Frame] = deque()
         self._size_bytes = 0
 
     def __repr__(self) -> str:
@@ -64,41 +68,49 @@ class EmbeddedReader:
             LogCorruptError: Acknowledged bytes are damaged or missing.
         """
         async with self._refreshing:
-            for frame in await asyncio.to_thread(self._look):
+            await asyncio.to_thread(self._look)
+            while self._found:
+                frame = self._found.popleft()
                 self._store.add(frame.header, Commit(frame.header, frame.body))
 
-    def _look(self) -> list[Frame]:
-        commits: list[Frame] = []
-        while True:
-            if self._file is None:
-                path = self._directory / segment_name(self._number)
-                if not self._disk.exists(path):
-                    self._refuse_missing_segment()
-                    return commits
-                self._file = self._disk.open(path)
-                self._size_bytes += self._file.size()
-            frames = self._new_frames(self._file)
-            if frames:
-                self._file.sync()
-                self._previous = frames[-1].header
-                commits += [frame for frame in frames if frame.header.kind == COMMIT]
-            at_end = self._previous is None or self._previous.segment != self._number
-            if at_end or not self._finished():
-                return commits
-            self._file.close()
-            self._file = None
-            self._number += 1
+    def _look(self) -> None:
+        """Collect new commits in ``_found``. A caller that is cancelled meanwhile leaves them to the next one."""
+        with self._looking:
+            while True:
+                if self._file is None and not self._open_segment():
+                    return
+                assert self._file is not None
+                # Asked before reading: when the next segment is there, all of this one's commits are.
+                followed = self._disk.exists(self._directory / segment_name(self._number + 1))
+                frames = self._new_frames(self._file)
+                if frames:
+                    self._file.sync()
+                    self._previous = frames[-1].header
+                    self._found.extend(frame for frame in frames if frame.header.kind == COMMIT)
+                previous = self._previous
+                if previous is None or previous.segment != self._number:
+                    return
+                if not followed and previous.kind != ROLLED_END:
+                    return
+                self._file.close()
+                self._file = None
+                self._number += 1
 
-    def _finished(self) -> bool:
-        """Whether this segment is closed: by its end mark, or by a later one beside which the mark is still missing."""
-        if self._previous is not None and self._previous.kind == ROLLED_END:
-            return True
-        return self._disk.exists(self._directory / segment_name(self._number + 1))
+    def _open_segment(self) -> bool:
+        path = self._directory / segment_name(self._number)
+        if not self._disk.exists(path):
+            self._refuse_missing_segment()
+            return False
+        self._file = self._disk.open(path)
+        self._size_bytes += self._file.size()
+        return True
 
     def _refuse_missing_segment(self) -> None:
-        later = [number for number in segment_numbers(self._disk.list_directory(self._directory)) if number > self._number]
+        numbers = segment_numbers(self._disk.list_directory(self._directory))
+        if self._number in numbers:
+            return  # it came this very moment; the next look takes it
         closed = self._previous is not None and self._previous.kind == ROLLED_END
-        if self._number == 1 or later or closed:
+        if self._number == 1 or closed or (numbers and numbers[-1] > self._number):
             raise LogCorruptError(
                 f"{self._directory / segment_name(self._number)} is missing. Nothing was changed.",
                 try_command=f"mainstem log verify {self._directory}",
@@ -128,7 +140,10 @@ class EmbeddedReader:
         if not file.read_at(start, 64).strip(b"\0") and not file.read_at(start + 64, _GROWTH_BYTES).strip(b"\0"):
             return []
         data = bytes(start) + file.read_at(start, file.size() - start) if start else file.read_at(0, file.size())
-        return list(iterate_frames(data, place, start))
+        frames = list(iterate_frames(data, place, start))
+        if start == 0 and frames:
+            check_size(frames[0], len(data), place)
+        return frames
 
     async def read(self, pattern: str, after: int = 0, limit: int = 1000) -> Sequence[StoredRecord]:
         """Return durable records; see :meth:`mainstem.log.contract.ReadableLog.read`."""
@@ -165,7 +180,11 @@ class EmbeddedReader:
 
     async def close(self) -> None:
         """Close the files."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        await asyncio.to_thread(self._close_segment)
         await self._store.close()
+
+    def _close_segment(self) -> None:
+        with self._looking:  # a look whose caller was cancelled may still be reading
+            if self._file is not None:
+                self._file.close()
+                self._file = None

@@ -102,6 +102,7 @@ def scan_segment(data: bytes, place: SegmentPlace) -> SegmentScan:
             f"{place.number} of log {place.log_id:016x}). Nothing was changed.",
             try_command="mainstem log verify",
         )
+    check_size(frames[0], len(data), place)
     end_offset = frames[-1].header.end_offset
     return SegmentScan(frames, end_offset, _last_nonzero(data, end_offset))
 
@@ -128,7 +129,8 @@ def iterate_frames(data: bytes, place: SegmentPlace, offset: int = 0) -> Iterato
                     break
                 continue
             fault = f"its body fails its checksum (stored {header.body_checksum:08x}, computed {computed:08x})"
-            behind = header.end_offset
+            # A frame that would end outside the file has a wrong length: what it seems to cover proves as much as the rest.
+            behind = header.end_offset if header.end_offset <= len(data) else offset + ALIGNMENT
         else:
             behind = offset + ALIGNMENT
         proof = _later_frame(data, place, behind)
@@ -138,6 +140,28 @@ def iterate_frames(data: bytes, place: SegmentPlace, offset: int = 0) -> Iterato
     rest = _last_nonzero(data, offset)
     if rest > offset and _later_frame(data, place, offset) is not None:
         _corrupt(place, offset, position, "a frame stands behind the end of the segment")
+
+
+def check_size(first: Frame, size_bytes: int, place: SegmentPlace) -> None:
+    """Refuse a segment that is shorter than its first frame says.
+
+    A segment is allocated and synced before it gets its name, so no crash shortens it: somebody cut it off, and whatever stood
+    there is lost, acknowledged records among it.
+
+    Raises:
+        LogCorruptError: It is too short.
+    """
+    declared = msgspec.json.decode(first.body, type=_SegmentStart).size_bytes
+    if size_bytes < declared:
+        raise LogCorruptError(
+            f"{place.path} byte {size_bytes}: the file ends here, expected {declared} bytes: it was cut off, and acknowledged "
+            "records may have stood there. Nothing was changed. Restore the file from a copy.",
+            try_command="mainstem log verify",
+        )
+
+
+class _SegmentStart(msgspec.Struct, frozen=True):
+    size_bytes: int
 
 
 def _header_fault(header: FrameHeader | None, place: SegmentPlace, offset: int) -> str:
@@ -153,15 +177,17 @@ def _header_fault(header: FrameHeader | None, place: SegmentPlace, offset: int) 
 
 
 def check_format(header: FrameHeader, place: SegmentPlace) -> None:
-    """Refuse a frame of a version or with a feature that this code does not know.
+    """Refuse a frame of a version, of a kind or with a feature that this code does not know.
 
     Raises:
         LogFormatError: It has one.
     """
-    if header.version != FORMAT_VERSION or header.features & ~KNOWN_FEATURES:
+    known_kind = SEGMENT_START <= header.kind <= ROLLED_END
+    if header.version != FORMAT_VERSION or header.features & ~KNOWN_FEATURES or not known_kind:
         raise LogFormatError(
-            f"{place.path} byte {header.offset}: the frame has format version {header.version} and feature bits "
-            f"{header.features:#06x}; this mainstem reads version {FORMAT_VERSION} and bits {KNOWN_FEATURES:#06x}. "
+            f"{place.path} byte {header.offset}: the frame has format version {header.version}, kind {header.kind} and feature "
+            f"bits {header.features:#06x}; this mainstem reads version {FORMAT_VERSION}, kinds {SEGMENT_START} to {ROLLED_END} "
+            f"and bits {KNOWN_FEATURES:#06x}. "
             "Nothing was changed. Open the directory with the mainstem that wrote it, or a newer one.",
             try_command="pip install --upgrade mainstem",
         )
