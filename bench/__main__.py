@@ -22,9 +22,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, or 1 when a contender failed or could not be started."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     names = ", ".join(bench.name for bench in BENCHES)
-    parser.add_argument("--only", action="append", metavar="NAME", help=f"run this one; may be repeated. One of {names}")
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help=f"run this one; may be repeated. One of {names}"
+    )
     parser.add_argument("--rounds", type=_positive_int, default=3, help="how often each contender runs (3)")
-    parser.add_argument("--seconds", type=_positive, help="how long each works, how long the clip is, how long it idles")
+    parser.add_argument(
+        "--seconds", type=_positive, help="how long each works, how long the clip is, how long it idles"
+    )
     options = parser.parse_args(arguments)
     unknown = set(options.only or ()) - {bench.name for bench in BENCHES}
     if unknown:

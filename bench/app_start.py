@@ -1,11 +1,12 @@
 """``app.start``: from process start until one job has run, and what the process uses when it then has nothing to do.
 
-Every contender starts on the state of an earlier start, which is not counted, and with its byte code compiled. Ours imports, opens
-its log, serves the dashboard (one page is fetched) and runs a job. The peers do less or have help: DBOS serves no dashboard; the
-Celery worker finds Redis running and its task queued; Prefect's ephemeral server is what it starts by itself.
+Every contender starts on the state of an earlier start, which is not counted, and with its byte code compiled. Ours
+imports, opens its log, serves the dashboard (one page is fetched) and runs a job. The peers do less or have help: DBOS
+serves no dashboard; the Celery worker finds Redis running and its task queued; Prefect's ephemeral server is what it
+starts by itself.
 
-In the last round each stays up for ``--seconds`` with nothing to do: resident memory, CPU and wake-ups (voluntary context
-switches) of all its processes are under ``idle`` in its details. Redis, which Celery needs, is not counted.
+In the last round each stays up for ``--seconds`` with nothing to do: resident memory, CPU and wake-ups (voluntary
+context switches) of all its processes are under ``idle`` in its details. Redis, which Celery needs, is not counted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What passes between the runner and a contender: one line of JSON each way.
 
-The contender reads its task from standard input, works, prints ``{"value": …, "details": {…}}`` as its only line on standard
-output, and ends when standard input does. Only the standard library is imported here: peers run in environments of their own,
-and start-up time is measured.
+The contender reads its task from standard input, works, prints ``{"value": …, "details": {…}}`` as its only line on
+standard output, and ends when standard input does. Only the standard library is imported here: peers run in
+environments of their own, and start-up time is measured.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Task = dict[str, Any]
 
 
 def read_task() -> Task:
-    """Return what the runner wants: ``directory``, ``seconds``, ``spawned_at_s`` (monotonic) and the bench's own keys."""
+    """Return what is wanted: ``directory``, ``seconds``, ``spawned_at_s`` (monotonic) and the bench's own keys."""
     task: Task = json.loads(sys.stdin.readline())
     return task
 
@@ -40,11 +40,12 @@ def linger() -> None:
 def run(main: Callable[[Task], Coroutine[Any, Any, None]]) -> None:
     """Read the task and run a contender's coroutine, on uvloop where the environment has it."""
     task = read_task()
+    factory: Callable[[], asyncio.AbstractEventLoop]
     try:
-        from uvloop import new_event_loop
+        from uvloop import new_event_loop as factory
     except ImportError:
-        new_event_loop = asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        factory = asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main(task))
 
 

@@ -1,11 +1,11 @@
 """``flow.steps.c64``, ``flow.steps.c1``: durable steps that do nothing.
 
-A step counts when its result is durable and the workflow goes on; starts and ends of runs cost time but count nothing, for
-everyone. DBOS is measured on SQLite and on PostgreSQL, each with workflows of plain functions (in threads) and of coroutines;
-the better counts.
+A step counts when its result is durable and the workflow goes on; starts and ends of runs cost time but count nothing,
+for everyone. DBOS is measured on SQLite and on PostgreSQL, each with workflows of plain functions (in threads) and of
+coroutines; the better counts.
 
-The raw limit is a bare loop of write and ``fdatasync`` of what one commit of steps carries: 256 B, about the size of a step's
-record, for as many steps as can wait at the same time (one a run).
+The raw limit is a bare loop of write and ``fdatasync`` of what one commit of steps carries: 256 B, about the size of a
+step's record, for as many steps as can wait at the same time (one a run).
 """
 
 from __future__ import annotations
@@ -26,7 +26,13 @@ def _contenders(runs: int) -> tuple[Contender, ...]:
         *(Contender("peer", "dbos-sqlite", module, name, venv="dbos", work={"mode": mode}) for name, mode in _MODES),
         *(
             Contender(
-                "peer", "dbos-postgresql", module, name, venv="dbos", work={"mode": mode, "pool": 64}, server=postgres_server
+                "peer",
+                "dbos-postgresql",
+                module,
+                name,
+                venv="dbos",
+                work={"mode": mode, "pool": 64},
+                server=postgres_server,
             )
             for name, mode in _MODES
         ),

@@ -1,13 +1,13 @@
 """``log.append.c100``, ``log.append.c1``, ``log.batch``: durable appends.
 
-Every figure is of *acknowledged and durable* appends: Redis with its append-only file synced before each answer, SQLite with
-WAL and ``synchronous=FULL``, ours. Peers run in their best way: Redis with a connection a task and with one connection on which
-commands of all tasks travel together; SQLite with a commit an append and with a writer that puts all waiting appends in one
-commit, as ours does. The better of each pair counts.
+Every figure is of *acknowledged and durable* appends: Redis with its append-only file synced before each answer, SQLite
+with WAL and ``synchronous=FULL``, ours. Peers run in their best way: Redis with a connection a task and with one
+connection on which commands of all tasks travel together; SQLite with a commit an append and with a writer that puts
+all waiting appends in one commit, as ours does. The better of each pair counts.
 
-The raw limit is a bare loop of write and ``fdatasync`` of the bytes that one commit carries: the callers' values alone, without
-any framing, for as many appends as can wait at the same time (one a task); the faster of appending to a file and overwriting one
-that was written with zeros.
+The raw limit is a bare loop of write and ``fdatasync`` of the bytes that one commit carries: the callers' values alone,
+without any framing, for as many appends as can wait at the same time (one a task); the faster of appending to a file
+and overwriting one that was written with zeros.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def _raw(commit_bytes: int, weight: int) -> tuple[Contender, ...]:
 
 def _redis(variant: str, mode: str) -> Contender:
     module = f"{_MODULES}.log_redis"
-    return Contender("peer", "redis-aof-always", module, variant, venv="redis", work={"mode": mode}, server=redis_server)
+    return Contender(
+        "peer", "redis-aof-always", module, variant, venv="redis", work={"mode": mode}, server=redis_server
+    )
 
 
 def _sqlite(variant: str, mode: str) -> Contender:
@@ -54,7 +56,7 @@ APPEND_C100 = Bench(
     settings={
         "work": "100 tasks, each awaiting single appends of 200 B to a stream of its own",
         "durability": _FSYNC,
-        "redis": "appendonly yes, appendfsync always, XADD, no rewrite, Unix socket, redis.asyncio with hiredis and uvloop",
+        "redis": "appendonly yes, appendfsync always, XADD, no rewrite, Unix socket, redis-py with hiredis, uvloop",
         "sqlite": "journal_mode=WAL, synchronous=FULL, one writer thread, one INSERT a record",
         "raw": "a commit carries 100 values of 200 B and counts as 100 appends",
     },

@@ -64,7 +64,8 @@ class Bench:
         seconds: Default of ``--seconds``; what it means is up to the bench.
         keeps_directory: Whether a contender finds its directory of the last round again, after one start that is not
             counted, instead of an empty one.
-        idles: Whether contenders stay up in the last round, for ``seconds``, while their use of the machine is measured.
+        idles: Whether contenders stay up in the last round, for ``seconds``, while their use of the machine is
+            measured.
         timeout_s: How long a contender may take beyond ``seconds`` until it counts as failed.
     """
 

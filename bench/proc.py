@@ -33,9 +33,9 @@ class Usage:
 
 
 def status_fields(text: str) -> dict[str, str]:
-    """Parse a ``Name: value`` file such as ``/proc/PID/status``.
+    r"""Parse a ``Name: value`` file such as ``/proc/PID/status``.
 
-    >>> status_fields("VmRSS:\\t  812 kB\\nvoluntary_ctxt_switches:\\t7\\n")["VmRSS"]
+    >>> status_fields("VmRSS:\t  812 kB\nvoluntary_ctxt_switches:\t7\n")["VmRSS"]
     '812 kB'
     """
     fields = (row.partition(":") for row in text.splitlines())
@@ -43,7 +43,7 @@ def status_fields(text: str) -> dict[str, str]:
 
 
 def stat_fields(text: str) -> list[str]:
-    """Split ``/proc/PID/stat`` behind the program's name, which may hold spaces and parentheses; the first is the state.
+    """Split ``/proc/PID/stat`` behind the program's name, which may hold spaces and parentheses.
 
     >>> stat_fields("7 (a) b) S 1 7")
     ['S', '1', '7']
@@ -94,7 +94,8 @@ def watch_idle(root: int, seconds: float) -> dict[str, float]:
     """Watch a process and its descendants that have nothing to do.
 
     Returns:
-        ``resident_mb``, ``proportional_mb`` (at the end), ``cpu_percent`` of one processor, ``wakeups_per_s``, ``processes``.
+        ``resident_mb``, ``proportional_mb`` (at the end), ``cpu_percent`` of one processor, ``wakeups_per_s``,
+        ``processes``.
     """
     before, begin_s = usage(process_tree(root)), time.monotonic()
     time.sleep(seconds)

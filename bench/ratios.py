@@ -91,7 +91,8 @@ def line(bench: Bench, measured: Sequence[Measured], *, rounds: int, seconds: fl
         "rounds": rounds,
         "seconds": seconds,
         "spread": {
-            entry.contender.label: [significant(min(entry.values)), significant(max(entry.values))] for entry in measured
+            entry.contender.label: [significant(min(entry.values)), significant(max(entry.values))]
+            for entry in measured
         },
         "variants": {
             entry.contender.label: {

@@ -39,7 +39,9 @@ def python_of(name: str | None) -> str:
         if not stamp.exists() or stamp.read_text() != wanted:
             print(f"building the environment of {name} (once)", file=sys.stderr, flush=True)
             _command(name, [sys.executable, "-m", "venv", "--clear", str(directory)])
-            _command(name, [str(directory / "bin" / "python"), "-m", "pip", "install", "-q", "-r", str(requirements(name))])
+            _command(
+                name, [str(directory / "bin" / "python"), "-m", "pip", "install", "-q", "-r", str(requirements(name))]
+            )
             stamp.write_text(wanted)
     return str(directory / "bin" / "python")
 

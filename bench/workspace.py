@@ -31,7 +31,7 @@ def work_directory(prefix: str) -> Iterator[Path]:
 @contextlib.contextmanager
 def socket_directory() -> Iterator[Path]:
     """Make a directory for Unix sockets, whose paths end at 108 bytes, wherever the project lies."""
-    path = Path(tempfile.mkdtemp(prefix="msb-", dir="/tmp"))  # noqa: S108 (made safely; the name must be short)
+    path = Path(tempfile.mkdtemp(prefix="msb-", dir="/tmp"))
     try:
         yield path
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from celery import Celery
+from celery import Celery  # type: ignore[import-not-found]
 
 _URL = f"redis+socket://{os.environ['BENCH_REDIS_SOCKET']}"
 

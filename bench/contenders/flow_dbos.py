@@ -6,7 +6,7 @@ import asyncio
 import threading
 from pathlib import Path
 
-from dbos import DBOS
+from dbos import DBOS  # type: ignore[import-not-found]
 
 from bench.child import Meter, Task, linger, read_task, report
 

