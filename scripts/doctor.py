@@ -102,7 +102,9 @@ def main() -> int:
     """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description="Say what this machine lacks, and the command that brings it.")
     parser.add_argument("task", nargs="?", default="all", choices=["all", "test", "bench"])
-    parser.add_argument("--install", action="store_true", help="install it, as root; otherwise print the command and exit 2")
+    parser.add_argument(
+        "--install", action="store_true", help="install it, as root; otherwise print the command and exit 2"
+    )
     arguments = parser.parse_args()
     if not arguments.install:
         return report(arguments.task)

@@ -15,7 +15,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LOCKS = {
     "dev": ["pyproject.toml", "--extra", "media", "--group", "dev"],
-    "run": ["pyproject.toml", "--extra", "media", "--group", "build", "--group", "demo", "--constraint", "requirements/dev.lock"],
+    "run": [
+        "pyproject.toml",
+        "--extra",
+        "media",
+        "--group",
+        "build",
+        "--group",
+        "demo",
+        "--constraint",
+        "requirements/dev.lock",
+    ],
     "clips": ["--group", "clips", "--no-deps"],
     "node": ["--group", "node", "--constraint", "requirements/dev.lock"],
 }

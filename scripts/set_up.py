@@ -81,7 +81,9 @@ def set_up(root: Path, profile: str) -> bool:
         SetUpError: Python is too old or has no venv, or an installation failed.
     """
     if sys.version_info < PYTHON_NEEDED:
-        raise SetUpError(f"Python {sys.version.split()[0]} is too old: 3.11 or later is needed (make PYTHON=python3.11 …).")
+        raise SetUpError(
+            f"Python {sys.version.split()[0]} is too old: 3.11 or later is needed (make PYTHON=python3.11 …)."
+        )
     if is_current(root, profile):
         return False
     if not (root / ".venv/bin/python").exists():
