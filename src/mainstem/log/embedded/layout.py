@@ -115,12 +115,8 @@ def read_meta(disk: Disk, directory: Path) -> LogMeta | None:
     finally:
         file.close()
     line, _, checksum = data.partition(b"\n")
-    try:
-        intact = int(checksum, 16) == crc32c(line)
-        meta = msgspec.json.decode(line, type=LogMeta)
-    except (ValueError, msgspec.MsgspecError):
-        intact = False
-    if not intact:
+    meta = _decode_meta(line) if checksum == b"%08x\n" % crc32c(line) else None
+    if meta is None:
         raise LogCorruptError(f"{path} fails its checksum. Nothing was changed.", try_command=f"mainstem log verify {directory}")
     if meta.format != FORMAT_VERSION or meta.features & ~KNOWN_FEATURES:
         raise LogFormatError(
@@ -129,3 +125,10 @@ def read_meta(disk: Disk, directory: Path) -> LogMeta | None:
             try_command="pip install --upgrade mainstem",
         )
     return meta
+
+
+def _decode_meta(line: bytes) -> LogMeta | None:
+    try:
+        return msgspec.json.decode(line, type=LogMeta)
+    except msgspec.MsgspecError:
+        return None  # intact bytes of another shape: the caller reports it

@@ -31,7 +31,7 @@ from mainstem.log.embedded.layout import (
 from mainstem.log.embedded.scan import Frame, SegmentPlace, SegmentScan, scan_segment
 from mainstem.log.embedded.segment import OpenSegment, create_segment, write_end_mark
 from mainstem.log.errors import LogCorruptError
-from mainstem.log.frame import COMMIT, FORMAT_VERSION, ROLLED_END, Commit, FrameHeader, build_frame
+from mainstem.log.frame import COMMIT, FORMAT_VERSION, HEADER_BYTES, ROLLED_END, Commit, FrameHeader, build_frame
 
 
 class TornTail(msgspec.Struct, frozen=True):
@@ -159,54 +159,59 @@ def _scan_all(
     disk: Disk, directory: Path, log_id: int, index: LogIndex
 ) -> tuple[ScannedSegment, ScannedSegment | None, int]:
     """Verify every segment, filling the index; return the last one, the one before it if the last has no record yet, and
-    the size of all before the last.
-
-    A roll writes the old segment's end mark last, so as long as the new segment has no record, that mark may be missing, or
-    stand in the page cache only. Changes nothing.
+    the size of all before the last. Changes nothing.
     """
     numbers = segment_numbers(disk.list_directory(directory))
     check_segment_numbers(directory, numbers)
-    previous: FrameHeader | None = None
-    unclosed: ScannedSegment | None = None
-    before_last: ScannedSegment | None = None
+    before: ScannedSegment | None = None
+    last = read_segment(disk, place_after(directory, log_id, 1, None))
+    _add_commits(index, last.scan)
     closed_bytes = 0
-    for number in numbers:
-        place = place_after(directory, log_id, number, previous)
-        scanned = read_segment(disk, place)
-        frames = scanned.scan.frames
-        if unclosed is not None and scanned.scan.has_commits:
-            raise _never_closed(unclosed.place)
-        if number != numbers[-1]:
-            closed_bytes += scanned.size_bytes
-            if scanned.scan.torn:
-                raise LogCorruptError(
-                    f"{place.path} byte {scanned.scan.end_offset}: the frame at position {frames[-1].header.next_position} is "
-                    f"bad, and {segment_name(number + 1)} shows that it was acknowledged. Nothing was changed.",
-                    try_command=f"mainstem log verify {directory}",
-                )
-            before_last = scanned
-            unclosed = None if scanned.scan.rolled else scanned
-            if unclosed is not None and number + 1 != numbers[-1]:
-                raise _never_closed(place)
-        elif scanned.scan.rolled:
-            raise LogCorruptError(
-                f"{directory / segment_name(number + 1)} is missing: {place.path} says that the log goes on in it. "
-                "Nothing was changed.",
-                try_command=f"mainstem log verify {directory}",
-            )
-        for frame in frames:
-            if frame.header.kind == COMMIT:
-                index.add(frame.header, Commit(frame.header, frame.body))
-        previous = frames[-1].header
-    return scanned, None if scanned.scan.has_commits else before_last, closed_bytes
+    for number in numbers[1:]:
+        before, last = last, read_segment(disk, place_after(directory, log_id, number, last.scan.frames[-1].header))
+        check_closed(before, last, is_last=number == numbers[-1])
+        _add_commits(index, last.scan)
+        closed_bytes += before.size_bytes
+    if last.scan.rolled:
+        raise LogCorruptError(
+            f"{directory / segment_name(last.place.number + 1)} is missing: {last.place.path} says that the log goes on in it. "
+            "Nothing was changed.",
+            try_command=f"mainstem log verify {directory}",
+        )
+    return last, None if last.scan.has_commits else before, closed_bytes
 
 
-def _never_closed(place: SegmentPlace) -> LogCorruptError:
-    return LogCorruptError(
-        f"{place.path}: its end mark is missing, though records follow in a later segment: its last frames are lost. "
-        "Nothing was changed.",
-        try_command="mainstem log verify",
-    )
+def _add_commits(index: LogIndex, scan: SegmentScan) -> None:
+    for frame in scan.frames:
+        if frame.header.kind == COMMIT:
+            index.add(frame.header, Commit(frame.header, frame.body))
+
+
+def check_closed(before: ScannedSegment, after: ScannedSegment, *, is_last: bool) -> None:
+    """Refuse a segment that was not closed as it must be, given the one after it.
+
+    A roll writes the old segment's end mark last, so as long as the new segment has no record, that mark may be missing,
+    stand in the page cache only, or be torn. It cannot be a commit that is torn: the new segment's first frame, which chains
+    to the last commit, was found to fit.
+
+    Raises:
+        LogCorruptError: Frames of it are damaged or lost.
+    """
+    scan, path = before.scan, before.place.path
+    unfinished_roll = is_last and not after.scan.has_commits
+    torn_bytes = scan.torn_end_offset - scan.end_offset
+    if torn_bytes and not (unfinished_roll and not scan.rolled and torn_bytes <= HEADER_BYTES):
+        raise LogCorruptError(
+            f"{path} byte {scan.end_offset}: what stands here is damaged, and {segment_name(after.place.number)} shows that "
+            "the segment was complete. Nothing was changed.",
+            try_command="mainstem log verify",
+        )
+    if not scan.rolled and not unfinished_roll:
+        raise LogCorruptError(
+            f"{path} byte {scan.end_offset}: its end mark is missing, though records follow in a later segment: its last "
+            "frames are lost. Nothing was changed.",
+            try_command="mainstem log verify",
+        )
 
 
 def place_after(directory: Path, log_id: int, number: int, previous: FrameHeader | None) -> SegmentPlace:

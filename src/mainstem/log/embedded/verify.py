@@ -8,9 +8,15 @@ import msgspec
 
 from mainstem.host.disk import Disk
 from mainstem.log.embedded.layout import META_NAME, check_segment_numbers, read_meta, segment_name, segment_numbers
-from mainstem.log.embedded.recovery import place_after, read_segment, refuse_headless_log
+from mainstem.log.embedded.recovery import (
+    ScannedSegment,
+    check_closed,
+    place_after,
+    read_segment,
+    refuse_headless_log,
+)
 from mainstem.log.errors import LogCorruptError, LogFormatError, LogNotFoundError
-from mainstem.log.frame import COMMIT, ROLLED_END, FrameHeader
+from mainstem.log.frame import COMMIT
 
 
 class VerifyReport(msgspec.Struct):
@@ -65,24 +71,27 @@ def verify_directory(disk: Disk, directory: Path) -> VerifyReport:
 
 
 def _verify_segments(disk: Disk, directory: Path, log_id: int, numbers: list[int], report: VerifyReport) -> None:
-    previous: FrameHeader | None = None
+    before: ScannedSegment | None = None
     for number in numbers:
-        place = place_after(directory, log_id, number, previous)
-        scan = read_segment(disk, place).scan
+        previous = before.scan.frames[-1].header if before is not None else None
+        scanned = read_segment(disk, place_after(directory, log_id, number, previous))
+        if before is not None:
+            check_closed(before, scanned, is_last=number == numbers[-1])
+        scan = scanned.scan
         report.segments += 1
         for frame in scan.frames:
             if frame.header.kind == COMMIT:
                 report.commits += 1
                 report.records += frame.header.record_count
-        previous = scan.frames[-1].header
-        report.end_position = previous.next_position - 1
-        is_last = number == numbers[-1]
-        if scan.torn:
-            size = scan.torn_end_offset - scan.end_offset
-            sentence = f"{place.path} byte {scan.end_offset}: a write of {size} bytes was never finished"
-            if is_last:
-                report.torn = sentence + "; it was not acknowledged, and the next opening sets it aside."
-            else:
-                raise LogCorruptError(f"{sentence}, and {segment_name(number + 1)} shows that it was acknowledged.")
-        if is_last and previous.kind == ROLLED_END:
-            raise LogCorruptError(f"{directory / segment_name(number + 1)} is missing: {place.path} says that the log goes on in it.")
+        report.end_position = scan.frames[-1].header.next_position - 1
+        before = scanned
+    if before is not None and before.scan.rolled:
+        raise LogCorruptError(
+            f"{directory / segment_name(numbers[-1] + 1)} is missing: {before.place.path} says that the log goes on in it."
+        )
+    if before is not None and before.scan.torn:
+        size = before.scan.torn_end_offset - before.scan.end_offset
+        report.torn = (
+            f"{before.place.path} byte {before.scan.end_offset}: a write of {size} bytes was never finished; it was not "
+            "acknowledged, and the next opening sets it aside."
+        )
