@@ -1,0 +1,120 @@
+"""What a consumer group has done, as it is written to ``$group.<name>``; and what it gave up on, in ``$dead.<name>``. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+GROUP_PREFIX = "$group."
+"""Streams of cursors are this prefix and the group's name."""
+
+DEAD_PREFIX = "$dead."
+"""Streams of dead letters are this prefix and the group's name."""
+
+
+class FailedAttempts(msgspec.Struct, frozen=True):
+    """An event that failed and is to be tried again.
+
+    Attributes:
+        failed: How many attempts failed.
+        retry_at_ns: Wall-clock time of the next one.
+    """
+
+    failed: int
+    retry_at_ns: int
+
+
+class CursorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A group's cursor; the last record of ``$group.<name>`` counts.
+
+    Attributes:
+        pattern: The streams that it reads.
+        position: Every matching record up to here is done.
+        done: Positions above ``position`` that are done as well.
+        attempts: Events that failed so far, by position.
+        dead: How many events were given up since the group began.
+    """
+
+    pattern: str
+    position: int
+    done: tuple[int, ...] = ()
+    attempts: dict[int, FailedAttempts] = {}
+    dead: int = 0
+
+
+class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An event that a group gave up. Its value stays where it is: at ``position`` in ``stream``.
+
+    Attributes:
+        stream: The event's stream.
+        position: The event's position.
+        key: Its key.
+        attempts: How many attempts failed.
+        error_type: Type of the last error.
+        error: Its message.
+        value: The event's value where it is small JSON (up to 16 KiB), so that it can be read here.
+    """
+
+    stream: str
+    position: int
+    attempts: int
+    error_type: str
+    error: str
+    key: str = ""
+    value: msgspec.Raw = msgspec.Raw()
+
+
+class Cursor:
+    """A group's cursor in memory: what was taken in and what of it is done. Taken in means: in order, each position once."""
+
+    def __init__(self, start: CursorRecord) -> None:
+        self.pattern = start.pattern
+        self.position = start.position
+        self.dead = start.dead
+        self.attempts = dict(start.attempts)
+        self._done = set(start.done)
+        self._open: dict[int, None] = {}  # in order of position
+        self._taken_to = start.position
+
+    def __repr__(self) -> str:
+        return f"<Cursor at {self.position}, {len(self._open)} open, {len(self._done)} done above>"
+
+    @property
+    def open_count(self) -> int:
+        """Number of records that were taken in and are not done."""
+        return len(self._open)
+
+    @property
+    def read_after(self) -> int:
+        """Position to read on from."""
+        return self._taken_to
+
+    def take_in(self, position: int) -> bool:
+        """Note a record that was read; tell whether it is still to be done."""
+        self._taken_to = position
+        if position in self._done:
+            return False
+        self._open[position] = None
+        return True
+
+    def finish(self, position: int, *, dead: bool = False) -> None:
+        """Note that a record is done (or given up), and move up as far as everything is."""
+        was_first = next(iter(self._open)) == position
+        del self._open[position]
+        self.attempts.pop(position, None)
+        self._done.add(position)
+        self.dead += dead
+        if not was_first:
+            return
+        first_open = next(iter(self._open), None)
+        settled = [done for done in self._done if first_open is None or done < first_open]
+        if settled:
+            self.position = max(self.position, *settled)
+            self._done.difference_update(settled)
+
+    def fail(self, position: int, attempts: FailedAttempts) -> None:
+        """Note a failed attempt that will be repeated."""
+        self.attempts[position] = attempts
+
+    def record(self) -> CursorRecord:
+        """Return what is to be written."""
+        return CursorRecord(self.pattern, self.position, tuple(sorted(self._done)), dict(self.attempts), self.dead)
