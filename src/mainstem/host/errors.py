@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mainstem.base.errors import MainstemError
 
 
@@ -54,3 +56,23 @@ class ProcessFailedError(ProcessError):
         super().__init__(f"{program} {how}. The last it said: {stderr[-1000:] or '(nothing)'}")
         self.exit_code = exit_code
         self.stderr = stderr
+
+
+class BlobNotFoundError(MainstemError):
+    """The store holds no blob of that hash.
+
+    Attributes:
+        sha256: The hash that was asked for.
+    """
+
+    code = "blob-not-found"
+
+    def __init__(self, directory: Path, sha256: str) -> None:
+        super().__init__(f"{directory} holds no blob {sha256}. It was removed, or never put there.")
+        self.sha256 = sha256
+
+
+class BlobChangedError(MainstemError):
+    """A file was written to while it was put into the store; no blob came of it."""
+
+    code = "blob-changed"
