@@ -1,174 +1,226 @@
-"""A waterfall: spans in the order of their tree, each with its depth and its place in time; and its look in a terminal.
+"""From spans to a waterfall: rows in the order of a tree, each with its place in time; and the same as text.
 
-Pure. ``layout`` turns spans into rows, which the pages draw as bars and :func:`render_text` as characters.
+Pure. The dashboard draws rows as SVG, the command as text; both show the same rows. Waiting and work look different,
+an attempt that died is visible as such, and a wait that belongs to a span is drawn in that span's row, in front of
+it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
-from mainstem.trace.spans import Span, SpanStatus
+from mainstem.trace.spans import Span
 
-DEPTH_MAX: Final = 12
-"""Deeper spans are drawn at this depth."""
+ROWS_MAX: Final = 2_000
+"""Most rows of a waterfall; what is beyond is counted, not shown."""
 
-_BAR_CHARS: Final = {"work": "█", "wait": "░", "died": "▚", "error": "█", "running": "▓", "instant": "◆"}
-_MARKS: Final[dict[SpanStatus, str]] = {"ok": " ", "error": "✗", "died": "†", "running": "…"}
+DEPTH_MAX: Final = 64
+"""Deepest nesting that is followed; deeper spans stand at this depth."""
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One line of a waterfall.
+    """One row of a waterfall.
 
     Attributes:
-        span: The span.
-        depth: Levels below the first one, 0 to :data:`DEPTH_MAX`.
-        start: Where it begins between the waterfall's begin and end, 0 to 1.
-        length: Its share of the whole, 0 to 1; 0 for an instant.
-        duration_ns: Its length in time; of a running one until ``now_ns``.
+        span: What is shown.
+        depth: How deep it stands in the tree, from 0.
+        waits: Waiting that belongs to the span, drawn in front of it: start and end in nanoseconds.
+        end_ns: Where its bar ends: the span's end, or the waterfall's where it still runs.
     """
 
     span: Span
     depth: int
-    start: float
-    length: float
-    duration_ns: int
-
-
-class Waterfall(msgspec.Struct, frozen=True):
-    """Rows, and the time between the first begin and the last end.
-
-    Attributes:
-        start_ns: Wall-clock time of the first begin.
-        end_ns: Wall-clock time of the last end (``now_ns`` where something still runs).
-    """
-
-    rows: Sequence[Row]
-    start_ns: int
+    waits: tuple[tuple[int, int], ...]
     end_ns: int
 
     @property
+    def start_ns(self) -> int:
+        """Where its bar begins, waiting included."""
+        return min([self.span.start_ns, *(start for start, _end in self.waits)])
+
+    @property
+    def waited_ns(self) -> int:
+        """How long it waited."""
+        return sum(end - start for start, end in self.waits)
+
+    @property
+    def worked_ns(self) -> int:
+        """How long it lasted, without the waiting in front of it."""
+        return self.end_ns - self.span.start_ns
+
+
+class Waterfall(msgspec.Struct, frozen=True):
+    """Rows, and the time that they cover.
+
+    Attributes:
+        start_ns: The earliest start.
+        end_ns: The latest end; now, where something still runs.
+        rows: In the order of the tree, siblings by start.
+        left_out: Number of rows beyond :data:`ROWS_MAX`.
+    """
+
+    start_ns: int
+    end_ns: int
+    rows: Sequence[Row]
+    left_out: int = 0
+
+    @property
     def duration_ns(self) -> int:
-        """Time from the first begin to the last end."""
-        return self.end_ns - self.start_ns
+        """Its length, at least a nanosecond."""
+        return max(1, self.end_ns - self.start_ns)
 
 
-def layout(spans: Iterable[Span], *, now_ns: int) -> Waterfall:
-    """Return the rows of a waterfall: parents before their children, siblings by time.
+def build_waterfall(spans: Iterable[Span], now_ns: int) -> Waterfall:
+    """Return the waterfall of spans, given in any order.
 
-    A span whose parent is not among the spans (a request of another system began the trace), or that stands in a circle
-    of parents, is drawn at the top.
+    A span whose parent is not among them (a caller elsewhere) is a root. A wait whose parent is a step goes into that
+    step's row.
+
+    Args:
+        spans: Of one trace, or of several that are to be seen together.
+        now_ns: Wall-clock time; where the bars of running spans end.
     """
-    ordered = sorted(spans, key=lambda span: (span.start_ns, span.position))
-    if not ordered:
-        return Waterfall((), now_ns, now_ns)
-    start_ns = ordered[0].start_ns
-    end_ns = max(max(_end_ns(span, now_ns) for span in ordered), start_ns + 1)
-    whole = end_ns - start_ns
-    return Waterfall(
-        [
-            Row(span, depth, (span.start_ns - start_ns) / whole, _length_ns(span, now_ns) / whole, _length_ns(span, now_ns))
-            for span, depth in _tree(ordered)
-        ],
-        start_ns,
-        end_ns,
-    )
+    everything = sorted(spans, key=lambda span: (span.start_ns, span.position))
+    if not everything:
+        return Waterfall(now_ns, now_ns, ())
+    start_ns = everything[0].start_ns
+    running = any(span.end_ns == 0 for span in everything)
+    end_ns = max([now_ns if running else 0, *(max(span.end_ns, span.start_ns) for span in everything)])
+    by_id = {span.span_id: span for span in reversed(everything) if span.span_id}
+    waits: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    children: defaultdict[str, list[Span]] = defaultdict(list)
+    for span in everything:
+        parent = by_id.get(span.parent_id)
+        if span.kind == "wait" and parent is not None and parent.kind == "step":
+            waits[span.parent_id].append((span.start_ns, span.end_ns or end_ns))
+        elif span.span_id and by_id[span.span_id] is not span:
+            continue  # the same span, told by two records: the earlier one stands for it
+        else:
+            children[span.parent_id if parent is not None and parent is not span else ""].append(span)
+    rows = _rows(children, waits, end_ns)
+    return Waterfall(start_ns, end_ns, rows[:ROWS_MAX], max(0, len(rows) - ROWS_MAX))
 
 
-def _end_ns(span: Span, now_ns: int) -> int:
-    return max(span.end_ns or now_ns, span.start_ns)
+def _rows(
+    children: Mapping[str, Sequence[Span]], waits: Mapping[str, Sequence[tuple[int, int]]], end_ns: int
+) -> list[Row]:
+    """Walk the tree from its roots, without recursion: depth is a stranger's to choose."""
+    rows: list[Row] = []
+    waiting = [(span, 0) for span in reversed(children.get("", ()))]
+    while waiting:
+        span, depth = waiting.pop()
+        rows.append(Row(span, depth, tuple(waits.get(span.span_id, ())) if span.span_id else (), span.end_ns or end_ns))
+        if span.span_id:
+            below = min(depth + 1, DEPTH_MAX)
+            waiting += [(child, below) for child in reversed(children.get(span.span_id, ()))]
+    return rows
 
 
-def _length_ns(span: Span, now_ns: int) -> int:
-    return _end_ns(span, now_ns) - span.start_ns
+WORK, WAIT, RUNNING, DIED, ERROR, EVENT, LINE, RUN = "█", "░", "▶", "✗", "!", "◆", "·", "━"
+"""The signs of a bar: work, waiting, still running, died, failed, an event, a log line, a run as a whole."""
+
+LEGEND: Final = f"{WORK} work  {WAIT} waiting  {RUN} run  {DIED} died  {ERROR} failed  {RUNNING} running  {EVENT} event  {LINE} log line"
+"""What the signs mean."""
+
+Paint = Callable[[str, str], str]
+"""Given a piece of text and what it is (``work``, ``wait``, ``died``, ``error``, ``running``, ``name``, ``dim``), returns it
+as the terminal shows it."""
 
 
-def _tree(ordered: Sequence[Span]) -> list[tuple[Span, int]]:
-    """Return the spans in drawing order with their depths; without recursion, since a stranger may have made the tree."""
-    known = {span.span_id for span in ordered if span.span_id}
-    children: dict[str, list[Span]] = defaultdict(list)
-    roots: list[Span] = []
-    for span in ordered:
-        below = span.parent_id in known and span.parent_id != span.span_id
-        (children[span.parent_id] if below else roots).append(span)
-    drawn: list[tuple[Span, int]] = []
-    seen: set[int] = set()
+def render_text(waterfall: Waterfall, width: int, paint: Paint | None = None) -> list[str]:
+    """Return a waterfall as lines of text.
 
-    def draw(from_spans: Sequence[Span]) -> None:
-        stack = [(span, 0) for span in reversed(from_spans)]
-        while stack:
-            span, depth = stack.pop()
-            if id(span) in seen:
-                continue
-            seen.add(id(span))
-            drawn.append((span, min(depth, DEPTH_MAX)))
-            if span.span_id:
-                stack.extend((child, depth + 1) for child in reversed(children.pop(span.span_id, [])))
+    Each line has the name (indented by depth), the bar, the duration, and the detail, which is cut where the line
+    ends. Text of strangers is expected to be printable already.
 
-    draw(roots)
-    draw([span for span in ordered if id(span) not in seen])  # circles of parents have no root
-    return drawn
-
-
-def bar_kind(span: Span) -> str:
-    """Return how a span is drawn: ``work``, ``wait``, ``died``, ``error``, ``running`` or ``instant``."""
-    if span.kind in {"event", "log"} or (span.end_ns == span.start_ns and span.status == "ok"):
-        return "instant"
-    if span.status in {"died", "error", "running"} and not (span.kind == "wait" and span.status == "running"):
-        return span.status
-    return "wait" if span.kind == "wait" else "work"
-
-
-def render_text(waterfall: Waterfall, *, width_chars: int = 100) -> list[str]:
-    """Return the waterfall as lines for a terminal, each at most ``width_chars`` wide (60 at least).
-
-    Work is ``█``, waiting ``░``, an attempt whose process died ``▚`` with a ``†``, an error has a ``✗``, an event or a log
-    line is a ``◆``.
+    Args:
+        waterfall: What to show.
+        width: Characters of a line, 60 or more to be readable.
+        paint: Colours pieces of a line; default: none.
     """
-    width_chars = max(width_chars, 60)
-    name_chars = min(max((len(_label(row)) for row in waterfall.rows), default=0), width_chars * 2 // 5)
-    bar_chars = max(width_chars - name_chars - 14, 16)
+    colour = paint if paint is not None else lambda text, _what: text
+    names = ["  " * row.depth + row.span.name for row in waterfall.rows]
+    name_width = min(max([4, *map(len, names)]), max(16, width * 3 // 10))
+    bar_width = max(10, width * 4 // 10)
     lines = []
-    for row in waterfall.rows:
-        label = _label(row)
-        label = label if len(label) <= name_chars else label[: name_chars - 1] + "…"
-        duration = _duration(row.duration_ns) if row.length > 0 else ""
-        mark = _MARKS[row.span.status]
-        lines.append(f"{label:<{name_chars}} {_bar(row, bar_chars)} {duration:>9} {mark}".rstrip())
-        if row.span.detail and row.span.status in {"error", "died"}:
-            lines.append(_cut(f"{'  ' * (row.depth + 1)}↳ {row.span.detail}", width_chars))
+    for row, name in zip(waterfall.rows, names, strict=True):
+        bar = _bar(row, waterfall, bar_width, colour)
+        took = "" if row.span.kind in ("event", "log") else short_duration(row.worked_ns)
+        detail = _detail(row)
+        room = max(0, width - name_width - bar_width - 8 - 6)
+        lines.append(
+            f"{colour(_cut(name, name_width).ljust(name_width), _name_style(row.span))}  {bar}  {took:>8}"
+            f"  {colour(_cut(detail, room), 'dim')}".rstrip()
+        )
+    if waterfall.left_out:
+        lines.append(f"… and {waterfall.left_out} more rows")
     return lines
 
 
-def _label(row: Row) -> str:
-    return "  " * row.depth + _printable(row.span.name)
-
-
-def _cut(line: str, width_chars: int) -> str:
-    line = _printable(line)
-    return line if len(line) <= width_chars else line[: width_chars - 1] + "…"
-
-
-def _printable(value: str) -> str:
-    # Names and errors come from strangers: a terminal would obey their escape sequences.
-    return "".join(char if char.isprintable() else "�" for char in value)
-
-
-def _bar(row: Row, bar_chars: int) -> str:
-    kind = bar_kind(row.span)
-    begin = min(int(row.start * bar_chars), bar_chars - 1)
-    length = 1 if kind == "instant" else max(round(row.length * bar_chars), 1)
-    return (" " * begin + _BAR_CHARS[kind] * min(length, bar_chars - begin)).ljust(bar_chars)
-
-
-def _duration(duration_ns: int) -> str:
+def short_duration(duration_ns: int) -> str:
+    """Return a duration of at most eight characters: ``840 µs``, ``12.3 ms``, ``4.56 s``, ``200 s``."""
     if duration_ns < 1_000_000:
-        return f"{duration_ns / 1e3:.0f} µs"
-    if duration_ns < 1_000_000_000:
-        return f"{duration_ns / 1e6:.0f} ms"
-    if duration_ns < 120_000_000_000:
-        return f"{duration_ns / 1e9:.2f} s"
-    return f"{duration_ns / 60e9:.1f} min"
+        return f"{max(0, duration_ns) // 1000} µs"
+    if duration_ns < 999_500_000:
+        return f"{duration_ns / 1e6:.3g} ms"
+    seconds = duration_ns / 1e9
+    return f"{seconds:.3g} s" if seconds < 999.5 else f"{seconds:.0f} s"
+
+
+def _detail(row: Row) -> str:
+    parts = [f"waited {short_duration(row.waited_ns)}"] if row.waits else []
+    if row.span.status == "died":
+        parts.append("died")
+    if row.span.detail:
+        parts.append(row.span.detail)
+    return ", ".join(parts)
+
+
+def _name_style(span: Span) -> str:
+    return {"error": "error", "died": "died"}.get(span.status, "dim" if span.kind in ("log", "wait") else "name")
+
+
+def _bar(row: Row, waterfall: Waterfall, width: int, colour: Paint) -> str:
+    """Return the cells of a row's bar: waiting in front, then work, with a sign at its end for how it ended."""
+    cells = [" "] * width
+    kinds = [""] * width
+
+    def fill(start_ns: int, end_ns: int, sign: str, kind: str) -> int:
+        first = min(width - 1, (start_ns - waterfall.start_ns) * width // waterfall.duration_ns)
+        last = min(width - 1, max(first, ((end_ns - waterfall.start_ns) * width - 1) // waterfall.duration_ns))
+        for cell in range(first, last + 1):
+            cells[cell], kinds[cell] = sign, kind
+        return last
+
+    for start_ns, end_ns in row.waits:
+        fill(start_ns, end_ns, WAIT, "wait")
+    span = row.span
+    sign, kind = {"wait": (WAIT, "wait"), "event": (EVENT, "name"), "log": (LINE, "dim"), "run": (RUN, "work")}.get(
+        span.kind, (WORK, "work")
+    )
+    last = fill(span.start_ns, row.end_ns, sign, kind)
+    if span.status in ("died", "error", "running") and span.kind not in ("event", "log"):
+        cells[last] = {"died": DIED, "error": ERROR, "running": RUNNING}[span.status]
+        kinds[last] = span.status
+        if span.status == "died":
+            kinds = ["died" if kind == "work" else kind for kind in kinds]
+    return _painted(cells, kinds, colour)
+
+
+def _painted(cells: Sequence[str], kinds: Sequence[str], colour: Paint) -> str:
+    pieces = []
+    begin = 0
+    for end in range(1, len(cells) + 1):
+        if end == len(cells) or kinds[end] != kinds[begin]:
+            text = "".join(cells[begin:end])
+            pieces.append(colour(text, kinds[begin]) if kinds[begin] else text)
+            begin = end
+    return "".join(pieces)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
