@@ -11,15 +11,12 @@ from hypothesis import strategies as st
 from mainstem.cli.errors import CommandError
 from mainstem.cli.output import (
     Output,
-    format_bytes,
     format_count,
-    format_duration,
     format_time,
     iso_time,
     layout,
     printable,
     printable_lines,
-    shorten,
 )
 
 
@@ -35,42 +32,6 @@ def test_printable_shows_what_was_there() -> None:
     """A control character is shown as its escape."""
     assert printable("a\x1b[31mb\n") == "a\\x1b[31mb\\n"
     assert printable_lines("a\nb\x07") == "a\nb\\x07"
-
-
-@pytest.mark.parametrize(
-    ("duration_ns", "text"),
-    [
-        (0, "0 µs"),
-        (840_000, "840 µs"),
-        (12_300_000, "12.3 ms"),
-        (999_000_000, "999 ms"),
-        (999_900_000, "1 s"),
-        (4_560_000_000, "4.56 s"),
-        (59_990_000_000, "1 m 00 s"),
-        (200_000_000_000, "3 m 20 s"),
-        (7_500_000_000_000, "2 h 05 m"),
-        (-2_000_000, "-2 ms"),
-    ],
-)
-def test_durations(duration_ns: int, text: str) -> None:
-    """A duration has its unit and three digits at most."""
-    assert format_duration(duration_ns) == text
-
-
-@pytest.mark.parametrize(
-    ("size_bytes", "text"),
-    [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (4096, "4.0 KiB"),
-        (1_572_864, "1.5 MiB"),
-        (1 << 40, "1.0 TiB"),
-        ((1 << 20) - 1, "1.0 MiB"),
-    ],
-)
-def test_sizes(size_bytes: int, text: str) -> None:
-    """A size has its binary unit."""
-    assert format_bytes(size_bytes) == text
 
 
 def test_counts() -> None:
@@ -89,7 +50,6 @@ def test_layout_aligns_columns() -> None:
     rows = [("name", "n", "what"), ("a", "1,000", "something long")]
     assert layout(rows, right=frozenset({1}), width=20) == ["name      n  what", "a     1,000  someth…"]
     assert layout([]) == []
-    assert shorten("abcdef", 4) == "abc…"
 
 
 def test_off_terminal_there_are_no_styles() -> None:

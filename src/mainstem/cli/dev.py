@@ -23,7 +23,7 @@ from typing import Final
 
 from mainstem.cli.arguments import add_json
 from mainstem.cli.errors import EXIT_INTERRUPTED, EXIT_OK, ApplicationLoadError, UsageError
-from mainstem.cli.output import Output, format_duration
+from mainstem.cli.output import Output
 from mainstem.cli.watch import changed_files, take_snapshot
 
 TOKEN_VARIABLE: Final = "MAINSTEM_TOKEN"  # noqa: S105 (a variable's name)
@@ -126,8 +126,7 @@ def _announce(output: Output, url: str, pid: int, took_s: float) -> None:
     if output.as_json:
         output.json_line({"event": "ready", "url": url, "pid": pid, "took_s": round(took_s, 3)})
         return
-    took = format_duration(int(took_s * 1e9))
-    output.text(f"{output.style('mainstem', 'bold')}  {output.style(url, 'blue')}  ready in {took}")
+    output.text(f"{output.style('mainstem', 'bold')}  {output.style(url, 'blue')}  ready in {took_s:.2f} s")
     output.flush()
 
 

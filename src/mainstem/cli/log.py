@@ -12,12 +12,13 @@ import msgspec
 from mainstem.base.names import is_system_stream
 from mainstem.cli.arguments import DEFAULT_DATA, add_json, positive
 from mainstem.cli.errors import EXIT_FAILED, EXIT_OK
-from mainstem.cli.output import Output, format_bytes, format_count, format_time, iso_time, layout, printable
+from mainstem.cli.output import Output, format_count, format_time, iso_time, layout, printable
 from mainstem.cli.reading import log_directory, open_data, read_all
 from mainstem.host.disk import SystemDisk
 from mainstem.host.lock import lock_owner_pid
 from mainstem.log.embedded.layout import LOCK_NAME
 from mainstem.log.embedded.verify import verify_directory
+from mainstem.ui.format import format_bytes
 
 _EPILOG = """\
 Both only read, and work beside a running application.

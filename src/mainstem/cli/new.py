@@ -26,8 +26,8 @@ TEMPLATES: Final = {
 """The files of a new application, and the templates that they come from."""
 
 _EPILOG = """\
-The application takes orders over HTTP, charges them in a workflow with a durable step, and sends mails from a queue. It runs,
-its tests pass, and its README says how; begin by changing it. An existing directory is refused, nothing is overwritten.
+The application takes orders over HTTP, charges them in a workflow with a durable step, and sends mails from a queue.
+It runs, its tests pass, and its README says how; begin by changing it. What exists already is never overwritten.
 
 Examples:
   mainstem new shop && cd shop && mainstem dev app.py
@@ -38,7 +38,7 @@ Examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``mainstem new``."""
     parser.epilog = _EPILOG
-    parser.add_argument("path", metavar="NAME", type=Path, help="directory to make; its last part is the application's name")
+    parser.add_argument("path", metavar="NAME", type=Path, help="directory to make; its last part is the name")
     add_json(parser)
 
 
@@ -72,7 +72,9 @@ def write_application(target: Path) -> list[str]:
             try_command="mainstem new shop",
         )
     if target.exists() or target.is_symlink():
-        raise TargetExistsError(f"{target} exists already. Nothing was changed.", try_command=f"mainstem new {target}-2")
+        raise TargetExistsError(
+            f"{target} exists already. Nothing was changed.", try_command=f"mainstem new {target}-2"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{name}.unfinished")
     unfinished.mkdir()

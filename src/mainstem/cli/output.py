@@ -26,11 +26,6 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
-def shorten(text: str, width: int) -> str:
-    """Return at most ``width`` characters of text, the cut marked by ``…``."""
-    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
-
-
 def format_time(time_ns: int) -> str:
     """Return a wall-clock time as local date and time with milliseconds: ``2026-11-24 15:04:05.123``."""
     moment = dt.datetime.fromtimestamp(time_ns // 1_000_000_000)  # noqa: DTZ006 (people read local time)
@@ -41,35 +36,6 @@ def iso_time(time_ns: int) -> str:
     """Return a wall-clock time for programs, in UTC: ``2026-11-24T15:04:05.123456Z``."""
     moment = dt.datetime.fromtimestamp(time_ns // 1_000_000_000, tz=dt.UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns // 1000 % 1_000_000:06d}Z"
-
-
-def format_duration(duration_ns: int) -> str:
-    """Return a duration with three digits at most: ``840 µs``, ``12.3 ms``, ``4.56 s``, ``3 m 20 s``, ``2 h 05 m``."""
-    if duration_ns < 0:
-        return "-" + format_duration(-duration_ns)
-    if duration_ns < 1_000_000:
-        return f"{duration_ns / 1000:.0f} µs"
-    if duration_ns < 999_500_000:
-        return f"{duration_ns / 1e6:.3g} ms"
-    seconds = duration_ns / 1e9
-    if seconds < 59.95:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} m {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} m"
-
-
-def format_bytes(size_bytes: int) -> str:
-    """Return a size in binary units: ``812 B``, ``4.0 KiB``, ``1.5 GiB``."""
-    if size_bytes < 1024:
-        return f"{size_bytes} B"
-    size = float(size_bytes)
-    for unit in ("KiB", "MiB", "GiB"):
-        size /= 1024
-        if size < 1023.95:
-            return f"{size:.1f} {unit}"
-    return f"{size / 1024:.1f} TiB"
 
 
 def format_count(number: int, noun: str) -> str:
@@ -94,7 +60,7 @@ def layout(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()
             cell.rjust(widths[index]) if index in right else cell.ljust(widths[index]) for index, cell in enumerate(row)
         ]
         line = "  ".join(cells).rstrip()
-        lines.append(shorten(line, width) if width else line)
+        lines.append(line if not width or len(line) <= width else line[: width - 1] + "…")
     return lines
 
 

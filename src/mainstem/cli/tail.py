@@ -9,9 +9,10 @@ from contextlib import aclosing
 
 from mainstem.base.names import check_pattern
 from mainstem.cli.arguments import add_data, add_json, position, positive
-from mainstem.cli.output import Output, format_time, iso_time, printable, shorten
+from mainstem.cli.output import Output, format_time, iso_time, printable
 from mainstem.cli.reading import last_records_begin, open_data, read_all, readable_value
 from mainstem.log import ABOUT, ReadableLog, StoredRecord
+from mainstem.ui.format import shorten
 
 _EPILOG = """\
 A pattern is a stream's name; '*' stands for one token, a final '>' for the rest. Quote it, the shell has other ideas.

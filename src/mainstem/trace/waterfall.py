@@ -89,7 +89,8 @@ def build_waterfall(spans: Iterable[Span], now_ns: int) -> Waterfall:
         return Waterfall(now_ns, now_ns, ())
     start_ns = everything[0].start_ns
     running = any(span.end_ns == 0 for span in everything)
-    end_ns = max([now_ns if running else 0, *(max(span.end_ns, span.start_ns) for span in everything)])
+    ends = [time_ns for span in everything for time_ns in (span.start_ns, span.end_ns)]
+    end_ns = max(*ends, now_ns if running else 0)
     by_id = {span.span_id: span for span in reversed(everything) if span.span_id}
     waits: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
     children: defaultdict[str, list[Span]] = defaultdict(list)
@@ -123,12 +124,25 @@ def _rows(
 WORK, WAIT, RUNNING, DIED, ERROR, EVENT, LINE, RUN = "█", "░", "▶", "✗", "!", "◆", "·", "━"
 """The signs of a bar: work, waiting, still running, died, failed, an event, a log line, a run as a whole."""
 
-LEGEND: Final = f"{WORK} work  {WAIT} waiting  {RUN} run  {DIED} died  {ERROR} failed  {RUNNING} running  {EVENT} event  {LINE} log line"
+LEGEND: Final = "  ".join(
+    (
+        f"{WORK} work",
+        f"{WAIT} waiting",
+        f"{RUN} run",
+        f"{DIED} died",
+        f"{ERROR} failed",
+        f"{RUNNING} running",
+        f"{EVENT} event",
+        f"{LINE} log line",
+    )
+)
 """What the signs mean."""
 
 Paint = Callable[[str, str], str]
-"""Given a piece of text and what it is (``work``, ``wait``, ``died``, ``error``, ``running``, ``name``, ``dim``), returns it
-as the terminal shows it."""
+"""Given a piece of text and what it is, returns it as the terminal shows it.
+
+What it is: ``work``, ``wait``, ``died``, ``error``, ``running``, ``name`` or ``dim``.
+"""
 
 
 def render_text(waterfall: Waterfall, width: int, paint: Paint | None = None) -> list[str]:
