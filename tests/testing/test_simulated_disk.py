@@ -338,6 +338,16 @@ def test_power_cut_after_a_number_of_changes() -> None:
     assert disk.crash(keep_all).contents(NAME) == b"one"
 
 
+def test_power_cut_during_a_sync() -> None:
+    """A power cut in the middle of a sync leaves it open whether the data is durable."""
+    disk, file = disk_with(b"old")
+    file.write_at(0, [b"new"])
+    disk.on_sync = lambda _path: disk.cut_power()
+    with pytest.raises(PowerCutError):
+        file.sync()
+    assert {disk.crash(keep_some(seed)).contents(NAME) for seed in range(30)} == {b"old", b"new"}
+
+
 def test_operations_are_listed() -> None:
     """Every operation that was begun is listed with its path, offset and size."""
     disk, file = disk_with()

@@ -350,6 +350,11 @@ class SimulatedDisk:
         with self._guard:
             self._changes_left = changes
 
+    def cut_power(self) -> None:
+        """Let every further operation fail, also the sync that is going on where this is called from ``on_sync``."""
+        with self._guard:
+            self._alive = False
+
     @property
     def power_is_cut(self) -> bool:
         """Whether an operation has met the power cut that was ordered, or the process is dead."""

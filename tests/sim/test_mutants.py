@@ -1,0 +1,173 @@
+"""Each promise of durability, broken on purpose: the random histories must find it out."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mainstem.host.disk import Buffer, File
+from mainstem.log.embedded import engine, reader, recovery, scan
+from mainstem.log.embedded.index import LogIndex
+from mainstem.testing import SimulatedDisk
+from mainstem.testing.disk import SimulatedFile
+from tests.sim.history import OracleError, run_history
+
+SEEDS_MAX = 100
+
+
+class _EqualToAll(int):
+    """A checksum that is never found wrong."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = int.__hash__
+
+
+def sync_left_out(patch: pytest.MonkeyPatch) -> None:
+    """Commits are written, never synced."""
+
+    def write_only(self: engine.EmbeddedLog, file: File, offset: int, buffers: Sequence[Buffer]) -> float:
+        file.write_at(offset, buffers)
+        return 0.0
+
+    patch.setattr(engine.EmbeddedLog, "_write_and_sync", write_only)
+
+
+def acknowledged_before_its_sync(patch: pytest.MonkeyPatch) -> None:
+    """A commit is acknowledged once it is written; its sync comes with the next one."""
+    unsynced: list[File] = []
+
+    def late_sync(self: engine.EmbeddedLog, file: File, offset: int, buffers: Sequence[Buffer]) -> float:
+        while unsynced:
+            unsynced.pop().sync()
+        file.write_at(offset, buffers)
+        unsynced.append(file)
+        return 0.0
+
+    patch.setattr(engine.EmbeddedLog, "_write_and_sync", late_sync)
+
+
+def failed_sync_tried_again(patch: pytest.MonkeyPatch) -> None:
+    """After EIO the sync is tried again instead of ending the log's life; the second one "succeeds"."""
+
+    def insist(self: engine.EmbeddedLog, file: File, offset: int, buffers: Sequence[Buffer]) -> float:
+        file.write_at(offset, buffers)
+        try:
+            file.sync()
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            file.sync()
+        return 0.0
+
+    patch.setattr(engine.EmbeddedLog, "_write_and_sync", insist)
+
+
+def checksum_unchecked(patch: pytest.MonkeyPatch) -> None:
+    """A body is taken as it is found, whatever its checksum says."""
+    patch.setattr(scan, "crc32c", lambda _data: _EqualToAll())
+
+
+def last_frame_not_written_again(patch: pytest.MonkeyPatch) -> None:
+    """Recovery shows the last frame from the page cache without making it durable first."""
+    patch.setattr(recovery, "_write_again", lambda _file, _frame: None)
+
+
+def failed_frame_left_for_readers(patch: pytest.MonkeyPatch) -> None:
+    """A frame whose sync failed stays visible in the page cache, where a reader beside the owner finds it."""
+
+    def leave(self: engine.EmbeddedLog, file: File, offset: int, buffers: Sequence[Buffer]) -> float:
+        file.write_at(offset, buffers)
+        file.sync()
+        return 0.0
+
+    patch.setattr(engine.EmbeddedLog, "_write_and_sync", leave)
+
+
+def reader_without_a_sync(patch: pytest.MonkeyPatch) -> None:
+    """A reader beside the owner shows what it finds, synced or not."""
+
+    class Blind:
+        def __init__(self, file: SimulatedFile) -> None:
+            self._file = file
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._file, name)
+
+        def sync(self) -> None:
+            """Do nothing."""
+
+    look = reader.EmbeddedReader._open_segment
+
+    def open_blind(self: Any) -> bool:
+        opened = look(self)
+        if opened:
+            self._file = Blind(self._file)
+        return opened
+
+    patch.setattr(reader.EmbeddedReader, "_open_segment", open_blind)
+
+
+def directory_never_synced(patch: pytest.MonkeyPatch) -> None:
+    """New segments get their names without a sync of the directory."""
+
+    def nothing(self: SimulatedDisk, path: Path) -> None:
+        """Leave the names pending."""
+
+    patch.setattr(SimulatedDisk, "sync_directory", nothing)
+
+
+def end_mark_trusted(patch: pytest.MonkeyPatch) -> None:
+    """Recovery trusts an end mark that may stand in the page cache only."""
+    patch.setattr(recovery, "_finish_roll", lambda *_arguments: None)
+
+
+def answers_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """The answers to named calls are not kept: a retry is written twice."""
+    patch.setattr(LogIndex, "_remember", lambda _self, _calls: None)
+
+
+def torn_tail_taken_for_damage(patch: pytest.MonkeyPatch) -> None:
+    """An unfinished write keeps the log from opening."""
+    original = scan.SegmentScan.torn
+
+    def refuse(self: scan.SegmentScan) -> bool:
+        assert not original.__get__(self), "torn"
+        return False
+
+    patch.setattr(scan.SegmentScan, "torn", property(refuse))
+
+
+MUTANTS: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
+    sync_left_out,
+    acknowledged_before_its_sync,
+    failed_sync_tried_again,
+    checksum_unchecked,
+    last_frame_not_written_again,
+    failed_frame_left_for_readers,
+    reader_without_a_sync,
+    directory_never_synced,
+    end_mark_trusted,
+    answers_forgotten,
+    torn_tail_taken_for_damage,
+)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_mutant_is_found(mutant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log with this one promise broken does not get through the histories."""
+    mutant(monkeypatch)
+    for seed in range(SEEDS_MAX):
+        try:
+            run_history(seed)
+        except OracleError:
+            return
+    pytest.fail(f"{SEEDS_MAX} histories did not notice: {mutant.__doc__}")
