@@ -126,24 +126,35 @@ def _exchange(process: subprocess.Popen[bytes], task: dict[str, Any], timeout_s:
     """Send the task; return the line that comes back."""
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write(json.dumps(task).encode() + b"\n")
-    deadline_s = time.monotonic() + timeout_s
-    received = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while not received.endswith(b"\n"):
-            remaining_s = deadline_s - time.monotonic()
-            if remaining_s <= 0 or not selector.select(remaining_s):
-                raise BenchError(f"no result within {timeout_s:g} s")
-            piece = os.read(process.stdout.fileno(), 65536)
-            if not piece:
-                raise BenchError(f"it ended with exit code {process.wait()} before its result")
-            received += piece
-            if len(received) > _LINE_MAX_BYTES:
-                raise BenchError(f"its result has more than {_LINE_MAX_BYTES} bytes")
+    received = _read_line(process, process.stdout.fileno(), timeout_s)
     result = json.loads(received)
     if not isinstance(result, dict) or not isinstance(result.get("details"), dict) or not result.get("value", 0) > 0:
         raise BenchError(f"its result is {received[:200]!r}; expected a value above 0 and details")
     return result
+
+
+def _read_line(process: subprocess.Popen[bytes], output: int, timeout_s: float) -> bytes:
+    deadline_s = time.monotonic() + timeout_s
+    received = b""
+    # The end of the process is watched too: a child of its own may hold the other end of the pipe.
+    ended = os.pidfd_open(process.pid)
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(output, selectors.EVENT_READ)
+            selector.register(ended, selectors.EVENT_READ)
+            while not received.endswith(b"\n"):
+                ready = {key.fd for key, _ in selector.select(max(0.0, deadline_s - time.monotonic()))}
+                if not ready:
+                    raise BenchError(f"no result within {timeout_s:g} s")
+                piece = os.read(output, 65536) if output in ready else b""
+                if not piece:
+                    raise BenchError(f"it ended with exit code {process.wait()} before its result")
+                received += piece
+                if len(received) > _LINE_MAX_BYTES:
+                    raise BenchError(f"its result has more than {_LINE_MAX_BYTES} bytes")
+    finally:
+        os.close(ended)
+    return received
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
