@@ -11,10 +11,23 @@ import pytest
 
 from bench import runner, workspace
 from bench.model import BenchError, Contender, Work
+from bench.proc import stat_fields
 from bench.runner import run_bench
 from tests.bench.support import assert_well_formed, bench_of, contender
+from tests.support import wait_until
 
 HELPER = "tests.bench.misbehaving"
+
+
+def living_processes() -> list[int]:
+    """All processes but those that have ended and wait to be reaped."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
+                if stat_fields((entry / "stat").read_text())[0] not in "ZX":
+                    found.append(int(entry.name))
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -74,9 +87,8 @@ def test_children_of_a_failed_contender_are_killed(tmp_path: Path) -> None:
     bench = bench_of(contender("ours", "mainstem", HELPER, mode="leaves a child", pid_file=str(pid_file)))
     with pytest.raises(BenchError, match="exit code 0 before its result"):
         run_bench(bench, rounds=1, seconds=0.1)
-    state = Path("/proc", pid_file.read_text(), "stat")
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it is gone for good: better still
-        assert state.read_text().rpartition(")")[2].split()[0] in "ZX"
+    child = pid_file.read_text()
+    wait_until(lambda: int(child) not in living_processes(), what="the end of the child")
 
 
 def test_a_server_that_does_not_start_is_an_error() -> None:
