@@ -1,15 +1,16 @@
-"""What tests of all rooms use: waiting for something to become true, running a coroutine, processes that are left over."""
+"""What tests of all rooms use: waiting for what becomes true, running a coroutine, finding processes."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import shutil
 import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -45,13 +46,19 @@ def wait_until(predicate: Callable[[], T | None], timeout_s: float = 10.0, *, wh
         if value:
             return value
         if time.monotonic() > deadline:
-            raise TimedOutError(f"not within {timeout_s} s: {what or predicate!r}")
-        time.sleep(_POLL_S)
+            raise TimedOutError(f"not within {timeout_s} s: {what or predicate}")
+        time.sleep(_POLL_S)  # sleeps: this is the poll
 
 
-async def until(
-    predicate: Callable[[], T | None] | Callable[[], Awaitable[T | None]], timeout_s: float = 10.0, *, what: str = ""
-) -> T:
+@overload
+async def until(predicate: Callable[[], Awaitable[T | None]], timeout_s: float = ..., *, what: str = ...) -> T: ...
+
+
+@overload
+async def until(predicate: Callable[[], T | None], timeout_s: float = ..., *, what: str = ...) -> T: ...
+
+
+async def until(predicate: Callable[[], Any], timeout_s: float = 10.0, *, what: str = "") -> Any:
     """Like :func:`wait_until`, on the event loop; the predicate may be async.
 
     Raises:
@@ -60,16 +67,16 @@ async def until(
     deadline = time.monotonic() + timeout_s
     while True:
         answer = predicate()
-        value = await answer if isinstance(answer, Awaitable) else answer
+        value = await answer if inspect.isawaitable(answer) else answer
         if value:
             return value
         if time.monotonic() > deadline:
-            raise TimedOutError(f"not within {timeout_s} s: {what or predicate!r}")
-        await asyncio.sleep(_POLL_S)
+            raise TimedOutError(f"not within {timeout_s} s: {what or predicate}")
+        await asyncio.sleep(_POLL_S)  # sleeps: this is the poll
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback address that is free now: only for programs that cannot bind to port 0 and say which."""
+    """Return a TCP port of the loopback address that is free now, for programs that cannot bind to 0 and say which."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
