@@ -130,7 +130,11 @@ def iterate_frames(data: bytes, place: SegmentPlace, offset: int = 0) -> Iterato
                 continue
             fault = f"its body fails its checksum (stored {header.body_checksum:08x}, computed {computed:08x})"
             # A frame that would end outside the file has a wrong length: what it seems to cover proves as much as the rest.
-            behind = header.end_offset if header.end_offset <= len(data) else offset + ALIGNMENT
+            inside = header.end_offset <= len(data)
+            behind = header.end_offset if inside else offset + ALIGNMENT
+            if inside and (used := _last_nonzero(data, behind)) > behind:
+                # The frame is where its header says, so whatever stands behind it was written after its sync.
+                _corrupt(place, offset, position, f"{fault}, and bytes behind it up to {used} show that it was acknowledged")
         else:
             behind = offset + ALIGNMENT
         proof = _later_frame(data, place, behind)
