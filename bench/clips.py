@@ -10,6 +10,9 @@ from pathlib import Path
 
 from bench.workspace import CLIPS
 
+WIDTH, HEIGHT, FRAME_RATE = 1280, 720, 25
+"""Of every clip: pixels, and frames a second."""
+
 
 def ffmpeg_program() -> str:
     """Return the ffmpeg that all contenders use: ``$MAINSTEM_FFMPEG``, PyPI's imageio-ffmpeg, or the system's.
@@ -41,7 +44,7 @@ def clip(seconds: float) -> Path:
         CLIPS.mkdir(parents=True, exist_ok=True)
         unfinished = CLIPS / f"{os.getpid()}-{path.name}"
         # Encoded again rather than copied: repeating a copy leaves a gap in the time stamps at each seam.
-        coding = "-r 25 -c:v libx264 -preset veryfast -crf 18 -pix_fmt yuv420p -c:a aac -b:a 160k -movflags +faststart"
+        coding = f"-r {FRAME_RATE} -c:v libx264 -preset veryfast -crf 18 -pix_fmt yuv420p -c:a aac -ac 2 -b:a 160k"
         inputs = ["-stream_loop", "-1", "-i", str(_film()), "-t", f"{seconds:g}"]
         argv = [ffmpeg_program(), "-nostdin", "-v", "error", "-y", *inputs, *coding.split(), str(unfinished)]
         subprocess.run(argv, check=True)
