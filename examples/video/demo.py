@@ -1,0 +1,91 @@
+"""The demonstration that ``make run`` shows: a broken upload becomes adaptive video, through a kill -9, traced end to end.
+
+It starts ``app.py`` as a server, uploads a clip through a connection that is cut twice, kills the server in the middle
+of the encoding and starts it again, waits for the playlist, decodes all of it and compares it with the clip, and prints
+where the time went. The last line is one JSON object (``report.py``); where anything is wrong, the exit code is 1.
+
+Environment:
+    VIDEO: path of a clip to take instead of the built-in one.
+    ONCE: end when all is done, also on a terminal, where it otherwise goes on serving until Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import os
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from examples.video.clip import ClipError, default_clip
+from examples.video.progress import Screen
+from examples.video.report import faults
+from examples.video.run import Demonstration, DemonstrationError
+
+ROOT = Path(__file__).parents[2]
+"""The project's directory: clips are kept in ``.cache/demo``, and each run has a directory of its own in ``out``."""
+
+_RUNS_KEPT = 3
+
+
+def choose_clip() -> Path:
+    """Return the clip that ``VIDEO`` names, or the built-in one.
+
+    Raises:
+        ClipError: There is no such file.
+    """
+    named = os.environ.get("VIDEO", "")
+    if not named:
+        return default_clip(ROOT / ".cache" / "demo")
+    clip = Path(named).expanduser()
+    if not clip.is_file():
+        raise ClipError(f"VIDEO={named}: there is no such file")
+    return clip
+
+
+async def demonstrate(screen: Screen, *, once: bool) -> int:
+    """Do it all; return the exit code. On a terminal, and unless ``once``, go on serving until Ctrl-C."""
+    began_s = time.monotonic()
+    directory = ROOT / "out" / f"{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
+    directory.mkdir(parents=True)
+    try:
+        demonstration = Demonstration(screen, choose_clip(), directory)
+    except ClipError as error:
+        screen.line(f"\nNot good: {error}")
+        return 1
+    report = demonstration.report
+    try:
+        try:
+            await demonstration.run()
+            wrong = faults(report, workers=demonstration.workers, verified=demonstration.verified)
+        except DemonstrationError as error:
+            wrong = [str(error)]
+        report.ok = not wrong
+        report.wall_s = round(time.monotonic() - began_s, 1)
+        for sentence in wrong:
+            screen.line(f"\nNot good: {sentence}")
+        screen.line()
+        screen.line(msgspec.json.encode(report).decode())
+        if report.playlist and screen.is_terminal and not once:
+            await demonstration.serve_until_interrupted()
+    finally:
+        await demonstration.close()
+    return 0 if report.ok else 1
+
+
+def main() -> int:
+    """Run the demonstration; return the exit code."""
+    screen = Screen()
+    once = os.environ.get("ONCE", "") not in ("", "0")
+    try:
+        return asyncio.run(demonstrate(screen, once=once))
+    except KeyboardInterrupt:
+        screen.line("\nInterrupted.")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
