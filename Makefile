@@ -25,7 +25,7 @@ test: set-up-dev ## Run all tests (ARGS= for pytest); installs what make doctor 
 check: set-up-dev ## Check format, lint, imports and types
 	@echo "format";  $(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@echo "lint";    $(BIN)/ruff check --quiet .
-	@echo "imports"; $(BIN)/lint-imports --no-timing > .cache/imports.txt 2>&1 || { cat .cache/imports.txt; exit 1; }
+	@echo "imports"; $(BIN)/lint-imports --no-logo > .cache/imports.txt 2>&1 || { cat .cache/imports.txt; exit 1; }
 	@echo "types";   $(BIN)/mypy
 	@echo "types of the public names"; $(BIN)/basedpyright --warnings > .cache/types.txt || { cat .cache/types.txt; exit 1; }
 	@$(BIN)/basedpyright --verifytypes mainstem --ignoreexternal > .cache/public.txt || { cat .cache/public.txt; exit 1; }
