@@ -81,6 +81,7 @@ def test_the_list_is_newest_first(invoke: Invoke, runs: Path) -> None:
         ["completed", "done"],
     ]
     assert "\x1b" not in result.out
+    assert "open runs go on when it is started again" in result.err
 
 
 def test_the_list_can_be_narrowed(invoke: Invoke, runs: Path) -> None:

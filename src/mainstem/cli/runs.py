@@ -15,11 +15,13 @@ from mainstem.cli.arguments import add_data, add_json, positive
 from mainstem.cli.attempts import Attempt, attempts_of
 from mainstem.cli.errors import EXIT_OK, NotFoundError, UsageError
 from mainstem.cli.output import Output, Style, format_count, format_time, iso_time, layout, printable
-from mainstem.cli.reading import open_data, read_all
+from mainstem.cli.reading import log_directory, open_data, read_all
 from mainstem.cli.running import call_application
 from mainstem.flow.history import RunFold, RunSummary, State, decode_entry, fold_run, run_id_of
 from mainstem.flow.journal import JOURNAL_PREFIX, LOG_LINES_PREFIX, LogLine, RunCompleted, Started
+from mainstem.host.lock import lock_owner_pid
 from mainstem.log import ReadableLog, StoredRecord
+from mainstem.log.embedded.layout import LOCK_NAME
 from mainstem.ui.format import format_duration, shorten
 
 _EPILOG = """\
@@ -106,6 +108,9 @@ async def fold_runs(log: ReadableLog) -> tuple[dict[str, RunFold], int]:
 async def _list(arguments: argparse.Namespace, output: Output) -> None:
     async with open_data(arguments.data) as log:
         folds, unknown = await fold_runs(log)
+    idle = any(fold.is_open for fold in folds.values()) and not lock_owner_pid(
+        log_directory(arguments.data) / LOCK_NAME
+    )
     now_ns = time.time_ns()
     wanted = [
         summary
