@@ -108,9 +108,7 @@ async def fold_runs(log: ReadableLog) -> tuple[dict[str, RunFold], int]:
 async def _list(arguments: argparse.Namespace, output: Output) -> None:
     async with open_data(arguments.data) as log:
         folds, unknown = await fold_runs(log)
-    idle = any(fold.is_open for fold in folds.values()) and not lock_owner_pid(
-        log_directory(arguments.data) / LOCK_NAME
-    )
+    has_owner = lock_owner_pid(log_directory(arguments.data) / LOCK_NAME) != 0
     now_ns = time.time_ns()
     wanted = [
         summary
@@ -139,6 +137,8 @@ async def _list(arguments: argparse.Namespace, output: Output) -> None:
         output.text(
             output.style(f"… and {format_count(len(wanted) - len(shown), 'more run')}: --limit {len(wanted)}", "dim")
         )
+    if not has_owner and any(fold.is_open for fold in folds.values()):
+        output.remark(f"No application runs on {arguments.data}: open runs go on when it is started again.")
 
 
 def _list_row(summary: RunSummary, now_ns: int) -> tuple[str, ...]:

@@ -25,8 +25,8 @@ from mainstem.ui.format import format_duration
 from mainstem.web.trace_view import trace_spans
 
 _EPILOG = """\
-ID is the id of a run, an upload or a video, a trace id (32 hexadecimal digits), or an entity that records are about, such as
-order:1234. An entity can have several traces; the latest come last.
+ID is the id of a run, an upload or a video, a trace id (32 hexadecimal digits), or an entity that records are about,
+such as order:1234. An entity can have several traces; the latest come last.
 
 Times are wall-clock. Waiting for a turn and work look different, and an attempt that died with its process is marked.
 
@@ -57,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", metavar="ID", help="id of a run, upload, video or trace, or an entity such as order:1234")
     parser.add_argument("--limit", metavar="N", type=positive, default=5, help="of an entity, show the latest N traces")
     parser.add_argument(
-        "--lines", action=argparse.BooleanOptionalAction, default=True, help="show log lines (the default)"
+        "--lines", action=argparse.BooleanOptionalAction, default=True, help="log lines, too (the default)"
     )
     add_data(parser)
     add_json(parser)
@@ -88,7 +88,7 @@ async def _trace(arguments: argparse.Namespace, output: Output) -> None:
         trace_ids = await find_traces(log, arguments.id)
         if not trace_ids:
             raise NotFoundError(
-                f"{arguments.data} knows nothing of {arguments.id!r}: there is no such run, upload, video, trace or entity.",
+                f"nothing in {arguments.data} is called {arguments.id!r}: no run, upload, video, trace or entity.",
                 try_command=f"mainstem runs --data {arguments.data}",
             )
         shown = trace_ids[-arguments.limit :]
@@ -106,7 +106,7 @@ async def _trace(arguments: argparse.Namespace, output: Output) -> None:
 
 
 async def find_traces(log: ReadableLog, name: str) -> list[str]:
-    """Return the ids of the traces of a run, upload, video or entity, or the trace itself, in the order of their beginning."""
+    """Return the ids of the traces of a run, upload, video or entity (or the trace's own), the earliest first."""
     if ":" in name:
         return await _scan(log, lambda record: name in record.headers.get(ABOUT, "").split())
     if _TRACE_ID.fullmatch(name):
@@ -147,12 +147,11 @@ async def load_traces(log: ReadableLog, trace_ids: Sequence[str], *, with_lines:
             if trace_id in by_trace and (with_lines or not record.stream.startswith(_LINES_PREFIX)):
                 by_trace[trace_id].append(record)
     now_ns = time.time_ns()
-    return [
-        Trace(
-            trace_id, _entities(found), build_waterfall(map(_printable_span, trace_spans(found, now_ns=now_ns)), now_ns)
-        )
-        for trace_id, found in by_trace.items()
-    ]
+    traces = []
+    for trace_id, found in by_trace.items():
+        spans = [_printable_span(span) for span in trace_spans(found, now_ns=now_ns)]
+        traces.append(Trace(trace_id, _entities(found), build_waterfall(spans, now_ns)))
+    return traces
 
 
 def _entities(records: Iterable[StoredRecord]) -> tuple[str, ...]:
