@@ -16,6 +16,10 @@ from mainstem.services.media.errors import Mp4Error
 
 _NAL_IDR = 5
 _NAL_SLICE = 1
+_DEFAULT_BASE_IS_MOOF = 0x020000
+_SYNC_SAMPLE = 0x02000000
+"""Sample flags: depends on no other sample (ISO/IEC 14496-12, 8.8.3.1)."""
+
 _TFHD_DEFAULTS = ((0x08, "duration"), (0x10, "size"), (0x20, "flags"))
 
 
@@ -279,6 +283,33 @@ def _set_last_duration(result: bytearray, data: bytes, traf: Box, duration: int)
     tfhd = find_box(data, "tfhd", traf.body, traf.end)
     if _read_tfhd(data, tfhd).get("duration") != duration:
         raise Mp4Error(f"trun at offset {trun.start}: its samples have no durations of their own to change.")
+
+
+def build_fragment(*, sequence_number: int, decode_time: int, samples: Sequence[tuple[bytes, int]]) -> bytes:
+    """Return a fragment of track 1 in which every sample can be decoded alone (sound).
+
+    Args:
+        sequence_number: ``mfhd`` number, from 1.
+        decode_time: Of the first sample, in units of the track's timescale.
+        samples: Bytes and duration of each, the latter in the same units.
+    """
+    rows = b"".join(struct.pack(">II", duration, len(data)) for data, duration in samples)
+    tfhd = _full_box("tfhd", 0, _DEFAULT_BASE_IS_MOOF | 0x20, struct.pack(">II", 1, _SYNC_SAMPLE))
+    tfdt = _full_box("tfdt", 1, 0, struct.pack(">Q", decode_time))
+    mfhd = _full_box("mfhd", 0, 0, struct.pack(">I", sequence_number))
+    trun_bytes = 12 + 8 + len(rows)
+    moof_bytes = 8 + len(mfhd) + 8 + len(tfhd) + len(tfdt) + trun_bytes
+    trun = _full_box("trun", 0, 0x301, struct.pack(">Ii", len(samples), moof_bytes + 8) + rows)
+    moof = _box("moof", mfhd + _box("traf", tfhd + tfdt + trun))
+    return moof + _box("mdat", b"".join(data for data, _duration in samples))
+
+
+def _box(kind: str, body: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(body), kind.encode("ascii")) + body
+
+
+def _full_box(kind: str, version: int, flags: int, body: bytes) -> bytes:
+    return _box(kind, struct.pack(">I", version << 24 | flags) + body)
 
 
 def read_track(init: bytes) -> Track:

@@ -93,7 +93,7 @@ async def package(
     check_alignment([variant.track for variant in variants])
     sound: AudioRendition | None = None
     if audio is not None and plan.audio is not None:
-        track = await _publish_track(blobs, files, work, [(audio, 0)], AUDIO_TYPE)
+        track = await _publish_sound(blobs, files, work, audio, [segment.duration for segment in variants[0].track.segments])
         uri = await _publish_playlist(blobs, files, media_playlist(track))
         language = _LANGUAGES.get(plan.audio.language, plan.audio.language)
         sound = AudioRendition(uri=uri, track=track, language=language, channels=plan.audio.channels)
@@ -141,6 +141,48 @@ async def _publish_track(
         raise PackageError("A rendition has no segments at all; nothing was published.")
     init_uri = await _publish(blobs, files, joiner.init, ".mp4", content_type)
     return MediaTrack(init_uri=init_uri, codec=joiner.track.codec, segments=segments)
+
+
+async def _publish_sound(
+    blobs: BlobStore, files: dict[str, PublishedFile], work: Path, audio: WorkFile, durations: Sequence[Fraction]
+) -> MediaTrack:
+    """Cut the sound where the pictures are cut and put its segments into the blob store."""
+    data = await asyncio.to_thread(_read, work, audio)
+    init, _spans = mp4.split_init(data)
+    track = mp4.read_track(init)
+    segments = []
+    for segment, duration in await asyncio.to_thread(lambda: list(cut_sound(data, track.timescale, durations))):
+        name = await _publish(blobs, files, segment, ".m4s", AUDIO_TYPE)
+        segments.append(Segment(name, len(segment), duration))
+    return MediaTrack(init_uri=await _publish(blobs, files, init, ".mp4", AUDIO_TYPE), codec=track.codec, segments=segments)
+
+
+def cut_sound(data: bytes, timescale: int, durations: Sequence[Fraction]) -> Iterator[tuple[bytes, Fraction]]:
+    """Yield the sound's segments, bytes and seconds, each ending at the frame that is nearest to the end of the pictures' segment.
+
+    Args:
+        data: A fragmented file of one track of sound.
+        timescale: Of that track.
+        durations: Seconds of each segment of the pictures.
+    """
+    samples = [sample for fragment in mp4.read_fragments(data) for sample in fragment.samples]
+    number = decode_time = sequence_number = 0
+    wanted_end = Fraction(0)
+    for place, duration in enumerate(durations):
+        wanted_end += duration * timescale
+        held: list[tuple[bytes, int]] = []
+        end = decode_time
+        is_last = place == len(durations) - 1
+        while number < len(samples) and (is_last or end + samples[number].duration / 2 <= wanted_end):
+            sample = samples[number]
+            held.append((data[sample.offset : sample.offset + sample.size_bytes], sample.duration))
+            end += sample.duration
+            number += 1
+        if held:
+            sequence_number += 1
+            segment = mp4.build_fragment(sequence_number=sequence_number, decode_time=decode_time, samples=held)
+            yield segment, Fraction(end - decode_time, timescale)
+        decode_time = end
 
 
 class Joiner:

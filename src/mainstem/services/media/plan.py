@@ -23,7 +23,7 @@ SEGMENT_S = 6
 """Target duration of segments (Apple's authoring specification, 7.5)."""
 
 GROUP_S = 2
-"""Longest distance of IDR pictures (the same, 1.10)."""
+"""Longest distance of IDR pictures (the same, 1.13)."""
 
 CHUNKS_WANTED = 6
 """Into how many chunks a source is cut at least, where it is long enough."""
