@@ -1,4 +1,4 @@
-"""Damaged bytes: an unfinished write at the very end is set aside; damage elsewhere is refused, and nothing is changed."""
+"""Damaged bytes: an unfinished write at the very end is set aside; damage elsewhere is refused, nothing changed."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_file_cut_at_every_byte(base: SimulatedDisk) -> None:
 
 
 def test_bit_flip_at_every_byte_after_a_kill() -> None:
-    """A flipped bit in the last frame is a torn tail; behind it, set aside; before it, refused by its frame's offset."""
+    """A flipped bit in the last frame is a torn tail; behind it, set aside; before it, refused by frame."""
     headers = headers_of(BASE)
     last = headers[-1]
     for offset in range(len(BASE.contents(segment()))):

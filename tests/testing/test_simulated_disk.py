@@ -198,6 +198,52 @@ def test_failed_sync_leaves_clean_pages_that_are_not_durable() -> None:
     assert disk.crash(keep_none).contents(NAME) == b"m" + b"n" * 511 + b"o" * 512
 
 
+def test_every_open_handle_is_told_once_of_a_failed_sync() -> None:
+    """Each handle that was open gets EIO once for a sync that failed through another one; a later handle gets none."""
+    disk, file = disk_with(b"old")
+    beside = disk.another_process().open(NAME, write=True)
+    disk.fail("sync")
+    with pytest.raises(OSError, match="Input/output"):
+        file.sync()
+    with pytest.raises(OSError, match="Input/output"):
+        beside.sync()
+    beside.sync()
+    file.sync()
+    disk.open(NAME).sync()
+
+
+def test_a_sync_fails_with_one_that_fails_meanwhile() -> None:
+    """A sync that is going on while another one of the same file fails is told, and makes nothing durable."""
+    disk, file = disk_with(b"old")
+    file.write_at(0, [b"new"])
+    other = disk.another_process()
+    other.fail("sync")
+
+    def fail_beside(_path: Path) -> None:
+        with pytest.raises(OSError, match="Input/output"):
+            other.open(NAME, write=True).sync()
+
+    disk.on_sync = fail_beside
+    with pytest.raises(OSError, match="Input/output"):
+        file.sync()
+    assert disk.crash(keep_none).contents(NAME) == b"old"
+
+
+def test_two_syncs_at_once() -> None:
+    """A sync that overtakes another leaves what was written in between to neither."""
+    disk, file = disk_with(b"....")
+    other = disk.another_process()
+    file.write_at(0, [b"1"])
+
+    def overtake(_path: Path) -> None:
+        other.open(NAME).sync()
+        file.write_at(512, [b"2"])
+
+    disk.on_sync = overtake
+    file.sync()
+    assert disk.crash(keep_none).contents(NAME) == b"1..."
+
+
 def test_data_behind_a_lost_size_is_durable_after_a_new_write() -> None:
     """A write and sync after a failed sync that had grown the file makes the new data and the size durable."""
     disk, file = disk_with()

@@ -5,13 +5,14 @@
 """
 
 from mainstem.testing.clock import SimulatedClock
-from mainstem.testing.disk import DiskOperation, PowerCutError, SimulatedDisk
+from mainstem.testing.disk import DiskOperation, OperationKind, PowerCutError, SimulatedDisk
 from mainstem.testing.volume import SECTOR_BYTES, Chooser, keep_all, keep_none, keep_some
 
 __all__ = [
     "SECTOR_BYTES",
     "Chooser",
     "DiskOperation",
+    "OperationKind",
     "PowerCutError",
     "SimulatedClock",
     "SimulatedDisk",

@@ -90,6 +90,7 @@ class SimulatedFile:
         self._inode = inode
         self._writable = writable
         self._closed = False
+        self._told_failures = inode.failed_syncs
         disk._volume.opened(inode)
         disk._handles.add(self)
 
@@ -120,12 +121,24 @@ class SimulatedFile:
         with self._disk._guard:
             self._check_open()
             point = self._inode.sync_point()
-            self._disk._begin_sync(self._path, self._inode)
+            fault = self._disk._note("sync", self._path)
+            if fault is not None:
+                self._inode.abandon()
+                self._told_failures = self._inode.failed_syncs
+                raise OSError(fault.error, os.strerror(fault.error), str(self._path))
+            self._check_failures()
         if self._disk.on_sync is not None:
             self._disk.on_sync(Path(self._path))
         with self._disk._guard:
             self._disk._check_power()
+            self._check_failures()
             self._inode.sync(point)
+
+    def _check_failures(self) -> None:
+        """Raise EIO once for failed syncs since the last look, by whomever, as Linux does for each open file."""
+        if self._told_failures != self._inode.failed_syncs:
+            self._told_failures = self._inode.failed_syncs
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self._path))
 
     def truncate(self, size: int) -> None:
         """Set the file's size; pending until a sync."""
@@ -406,12 +419,6 @@ class SimulatedDisk:
                 inode.write(offset, data[: max(0, fits)])
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         inode.write(offset, data)
-
-    def _begin_sync(self, path: PurePosixPath, inode: Inode) -> None:
-        fault = self._note("sync", path)
-        if fault is not None:
-            inode.abandon()
-            raise OSError(fault.error, os.strerror(fault.error), str(path))
 
     def _inode(self, place: PurePosixPath) -> Inode:
         node = self._volume.names.get(place)

@@ -53,13 +53,21 @@ def keep_some(seed: int | str) -> Chooser:
 
 
 class Inode:
-    """A file's contents, cached and durable."""
+    """A file's contents, cached and durable.
+
+    Attributes:
+        cached: What programs see.
+        durable: What is certain to survive a power cut.
+        failed_syncs: How many syncs failed so far; each open handle is told once of those after its opening.
+    """
 
     def __init__(self, durable: bytes = b"") -> None:
         self.cached = bytearray(durable)
         self.durable = bytearray(durable)
+        self.failed_syncs = 0
         self._pending: list[tuple[int, bytes]] = []
         self._pending_sizes: list[int] = []
+        self._settled = (0, 0)
         self._abandoned: dict[int, list[bytes]] = {}
         self._abandoned_sizes: list[int] = []
 
@@ -103,11 +111,11 @@ class Inode:
 
     def sync_point(self) -> tuple[int, int]:
         """Return what a sync that begins now will cover, for :meth:`sync`."""
-        return len(self._pending), len(self._pending_sizes)
+        return self._settled[0] + len(self._pending), self._settled[1] + len(self._pending_sizes)
 
     def sync(self, point: tuple[int, int]) -> None:
-        """Make durable what was pending at ``point``."""
-        writes, sizes = point
+        """Make durable what was pending at ``point``, and was not settled by another sync meanwhile."""
+        writes, sizes = (max(0, end - settled) for end, settled in zip(point, self._settled, strict=True))
         if sizes or (writes and self._abandoned_sizes):
             size = self._pending_sizes[sizes - 1] if sizes else len(self.cached)
             del self.durable[size:]
@@ -119,16 +127,20 @@ class Inode:
             if self._abandoned:
                 for sector in range(offset // SECTOR_BYTES, (offset + len(data)) // SECTOR_BYTES):
                     self._abandoned.pop(sector, None)
+        self._drop(writes, sizes)
+
+    def _drop(self, writes: int, sizes: int) -> None:
+        self._settled = (self._settled[0] + writes, self._settled[1] + sizes)
         del self._pending[:writes]
         del self._pending_sizes[:sizes]
 
     def abandon(self) -> None:
         """Mark everything pending as clean without making it durable: what a failed sync does."""
+        self.failed_syncs += 1
         for sector, data in self._pending_sectors():
             self._abandoned.setdefault(sector, []).append(data)
         self._abandoned_sizes.extend(self._pending_sizes)
-        self._pending.clear()
-        self._pending_sizes.clear()
+        self._drop(len(self._pending), len(self._pending_sizes))
 
     def _pending_sectors(self) -> Iterator[tuple[int, bytes]]:
         for offset, data in self._pending:

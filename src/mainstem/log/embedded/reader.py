@@ -18,7 +18,7 @@ from mainstem.log.contract import LogStats, StoredRecord
 from mainstem.log.embedded.index import LogIndex
 from mainstem.log.embedded.layout import LogSettings, read_meta, segment_name, segment_numbers
 from mainstem.log.embedded.recovery import place_after, refuse_headless_log
-from mainstem.log.embedded.scan import Frame, SegmentPlace, check_size, iterate_frames
+from mainstem.log.embedded.scan import Frame, SegmentPlace, check_start, iterate_frames
 from mainstem.log.embedded.store import CommitStore
 from mainstem.log.errors import LogCorruptError, LogNotFoundError
 from mainstem.log.frame import COMMIT, ROLLED_END, Commit, FrameHeader
@@ -87,10 +87,7 @@ class EmbeddedReader:
                     self._file.sync()
                     self._previous = frames[-1].header
                     self._found.extend(frame for frame in frames if frame.header.kind == COMMIT)
-                previous = self._previous
-                if previous is None or previous.segment != self._number:
-                    return
-                if not followed and previous.kind != ROLLED_END:
+                if not followed and (self._previous is None or self._previous.kind != ROLLED_END):
                     return
                 self._file.close()
                 self._file = None
@@ -137,12 +134,12 @@ class EmbeddedReader:
         else:
             start = 0
             place = place_after(self._directory, self._log_id, self._number, previous)
-        if not file.read_at(start, 64).strip(b"\0") and not file.read_at(start + 64, _GROWTH_BYTES).strip(b"\0"):
+        if start and not file.read_at(start, 64).strip(b"\0") and not file.read_at(start + 64, _GROWTH_BYTES).strip(b"\0"):
             return []
         data = bytes(start) + file.read_at(start, file.size() - start) if start else file.read_at(0, file.size())
         frames = list(iterate_frames(data, place, start))
-        if start == 0 and frames:
-            check_size(frames[0], len(data), place)
+        if start == 0:
+            check_start(frames, len(data), place)
         return frames
 
     async def read(self, pattern: str, after: int = 0, limit: int = 1000) -> Sequence[StoredRecord]:

@@ -7,7 +7,7 @@ write that never finished.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 import msgspec
@@ -93,16 +93,8 @@ def scan_segment(data: bytes, place: SegmentPlace) -> SegmentScan:
         LogCorruptError: A frame is bad, and something behind it shows that it was acknowledged.
         LogFormatError: A valid frame has a version or feature that this code does not know.
     """
-    frames: list[Frame] = []
-    for frame in iterate_frames(data, place):
-        frames.append(frame)
-    if not frames or frames[0].header.kind != SEGMENT_START:
-        raise LogCorruptError(
-            f"{place.path} byte 0: the segment's first frame is damaged or is not of this place (expected segment "
-            f"{place.number} of log {place.log_id:016x}). Nothing was changed.",
-            try_command="mainstem log verify",
-        )
-    check_size(frames[0], len(data), place)
+    frames = list(iterate_frames(data, place))
+    check_start(frames, len(data), place)
     end_offset = frames[-1].header.end_offset
     return SegmentScan(frames, end_offset, _last_nonzero(data, end_offset))
 
@@ -146,16 +138,22 @@ def iterate_frames(data: bytes, place: SegmentPlace, offset: int = 0) -> Iterato
         _corrupt(place, offset, position, "a frame stands behind the end of the segment")
 
 
-def check_size(first: Frame, size_bytes: int, place: SegmentPlace) -> None:
-    """Refuse a segment that is shorter than its first frame says.
+def check_start(frames: Sequence[Frame], size_bytes: int, place: SegmentPlace) -> None:
+    """Refuse a segment without a sound first frame, or shorter than that frame says.
 
-    A segment is allocated and synced before it gets its name, so no crash shortens it: somebody cut it off, and whatever stood
-    there is lost, acknowledged records among it.
+    A segment is allocated, begun and synced before it gets its name, so no crash leaves it without its first frame or shortens
+    it: somebody did, and acknowledged records may be lost.
 
     Raises:
-        LogCorruptError: It is too short.
+        LogCorruptError: It is such a segment.
     """
-    declared = msgspec.json.decode(first.body, type=_SegmentStart).size_bytes
+    if not frames or frames[0].header.kind != SEGMENT_START:
+        raise LogCorruptError(
+            f"{place.path} byte 0: the segment's first frame is damaged or is not of this place (expected segment "
+            f"{place.number} of log {place.log_id:016x}). Nothing was changed.",
+            try_command="mainstem log verify",
+        )
+    declared = msgspec.json.decode(frames[0].body, type=_SegmentStart).size_bytes
     if size_bytes < declared:
         raise LogCorruptError(
             f"{place.path} byte {size_bytes}: the file ends here, expected {declared} bytes: it was cut off, and acknowledged "
