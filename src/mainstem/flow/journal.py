@@ -114,19 +114,40 @@ class StepFailed(msgspec.Struct, frozen=True, omit_defaults=True, tag="step_fail
     retry_at_ns: int = 0
 
 
-class TimerSet(msgspec.Struct, frozen=True, tag="timer_set"):
-    """A durable sleep began; it ends at ``wake_at_ns``, whatever process is there then."""
+class TimerSet(msgspec.Struct, frozen=True, omit_defaults=True, tag="timer_set"):
+    """A durable sleep began; it ends at ``wake_at_ns``, whatever process is there then.
+
+    Attributes:
+        alone: Nothing else of the run was under way: after a restart it need not be taken over before it wakes.
+    """
 
     key: str
     wake_at_ns: int
+    alone: bool = False
 
 
-class Published(msgspec.Struct, frozen=True, tag="published"):
-    """An event of the run, written in the same commit to its own stream."""
+class Published(msgspec.Struct, frozen=True, omit_defaults=True, tag="published"):
+    """An event of the run, written in the same commit to its own stream.
+
+    Attributes:
+        ahead: The event's position is this many before the position of this record.
+    """
 
     key: str
     stream: str
     digest: str
+    ahead: int = 0
+
+
+class GatherFailed(msgspec.Struct, frozen=True, tag="gather_failed"):
+    """A ``gather`` or ``map`` ended with the error of one branch, the others were cancelled: on replay that branch fails again.
+
+    Attributes:
+        branch: Index of the branch whose error it was.
+    """
+
+    key: str
+    branch: int
 
 
 class RunCompleted(msgspec.Struct, frozen=True, tag="completed"):
@@ -146,10 +167,15 @@ class RunFailed(msgspec.Struct, frozen=True, omit_defaults=True, tag="failed"):
     step_key: str = ""
 
 
-class RunCancelled(msgspec.Struct, frozen=True, tag="cancelled"):
-    """The run was cancelled. Final."""
+class RunCancelled(msgspec.Struct, frozen=True, omit_defaults=True, tag="cancelled"):
+    """The run was cancelled. Final.
+
+    Attributes:
+        message: Position of the wish in the run's inbox.
+    """
 
     reason: str
+    message: int = 0
 
 
 class RunPaused(msgspec.Struct, frozen=True, omit_defaults=True, tag="paused"):
@@ -166,10 +192,21 @@ class RunPaused(msgspec.Struct, frozen=True, omit_defaults=True, tag="paused"):
     called: str = ""
 
 
-class RunResumed(msgspec.Struct, frozen=True, tag="resumed"):
-    """Someone decided that a paused or quarantined run is to be tried again."""
+class RunResumed(msgspec.Struct, frozen=True, omit_defaults=True, tag="resumed"):
+    """Someone decided that a paused or quarantined run is to be tried again.
+
+    Attributes:
+        message: Position of the wish in the run's inbox.
+    """
 
     reason: str
+    message: int = 0
+
+
+class Released(msgspec.Struct, frozen=True, tag="released"):
+    """A process that was shut down in order let go of the run in mid work; the next one takes it over, and that is no sign of trouble."""
+
+    process: str
 
 
 class RunQuarantined(msgspec.Struct, frozen=True, tag="quarantined"):
@@ -186,6 +223,8 @@ JournalEntry = (
     | StepFailed
     | TimerSet
     | Published
+    | GatherFailed
+    | Released
     | RunCompleted
     | RunFailed
     | RunCancelled

@@ -1,0 +1,438 @@
+"""The engine: which runs are resident, which wait for their time or their turn, and how an open run is taken over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from mainstem.base.codec import encode
+from mainstem.flow.errors import FlowStoppedError
+from mainstem.flow.executors import Executors
+from mainstem.flow.history import CLAIMS_MAX, History, RunFold
+from mainstem.flow.inbox import Inbox
+from mainstem.flow.journal import (
+    JOURNAL_PREFIX,
+    Claimed,
+    JournalEntry,
+    Released,
+    RunCancelled,
+    RunFailed,
+    RunPaused,
+    RunQuarantined,
+    RunResumed,
+    Started,
+)
+from mainstem.flow.log_lines import RunLogHandler
+from mainstem.flow.queues import Queue
+from mainstem.flow.run import Body, Ending, Run, encode_entry, error_info, run_headers, run_trace
+from mainstem.flow.timers import Timers
+from mainstem.host.clock import Clock
+from mainstem.log.contract import ABOUT, TRACEPARENT, Log, Record, StoredRecord
+from mainstem.log.errors import LogClosedError, LogError, NotWrittenError, PositionConflictError
+from mainstem.trace.context import TraceContext, new_trace, parse_traceparent
+
+_logger = logging.getLogger(__name__)
+
+_RESUMING_MAX = 64
+_READ_RECORDS = 10_000
+_RETRY_S = 1.0
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How runs of one function are carried out: what the engine knows of workflows and jobs.
+
+    Attributes:
+        body: Makes what a run does from its first journal entry.
+        queue: Where its runs wait for a place; ``None`` for at once.
+    """
+
+    body: Callable[[Started], Body]
+    queue: Queue | None = None
+
+
+class Engine:
+    """Runs of one log, from :meth:`start` to :meth:`stop`.
+
+    Attributes:
+        active: Attempts at steps under way.
+        idle: Set when there are none, while draining.
+        draining: No new call of workflow code begins any more.
+        failure: Why the log was lost, if it was.
+    """
+
+    def __init__(self, log: Log, clock: Clock, random_source: random.Random, executors: Executors) -> None:
+        self.log = log
+        self.clock = clock
+        self.random = random_source
+        self.executors = executors
+        self.loop = asyncio.get_running_loop()
+        self.timers = Timers(clock, clock.monotonic_s, 1.0)
+        self.wall_timers = Timers(clock, clock.time_ns, 1e-9)
+        self.plans: dict[str, Plan] = {}
+        self.runs: dict[str, Run] = {}
+        self.active = 0
+        self.idle = asyncio.Event()
+        self.draining = False
+        self.failure: Exception | None = None
+        self._process = f"{os.getpid()}@{clock.time_ns()}"
+        self._watchers: dict[str, list[asyncio.Future[JournalEntry]]] = {}
+        self._resuming = asyncio.Semaphore(_RESUMING_MAX)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._places: dict[str, Queue] = {}
+        self._inbox = Inbox(self)
+        self._log_handler = RunLogHandler(self.loop)
+
+    def __repr__(self) -> str:
+        return f"<Engine {'draining' if self.draining else 'running'}, {len(self.runs)} runs resident>"
+
+    # ---- life
+
+    async def start(self) -> None:
+        """Take over what earlier processes left open, and begin."""
+        logging.getLogger().addHandler(self._log_handler)
+        end = self.log.end_position
+        folds = await self._open_runs(end)
+        wishes = await self._inbox.unread(folds, end)
+        for fold in folds.values():
+            if fold.run_id not in wishes:
+                self._settle(fold)
+        self._inbox.begin(end)
+        for run_id, messages in wishes.items():
+            for position, message in messages:
+                self._inbox.deal_with(run_id, position, message)
+
+    async def stop(self, grace_s: float) -> None:
+        """Let steps under way finish for ``grace_s`` seconds, then leave all runs open for the next start."""
+        self.draining = True
+        self._inbox.end()
+        for plan in self.plans.values():
+            if plan.queue is not None:
+                plan.queue.close()
+        if self.active and self.failure is None:
+            try:
+                async with asyncio.timeout(grace_s):
+                    await self.idle.wait()
+            except TimeoutError:
+                _logger.warning("%d steps did not end within %s s; they are started again by the next process", self.active, grace_s)
+        runs = list(self.runs.values())
+        await asyncio.gather(*(run.journal.settle() for run in runs))
+        for run in runs:
+            run.stop(Ending(Released(self._process) if run.claims or self._is_at_work(run) else None))
+        waiting = [run.task for run in runs if run.task is not None] + list(self._tasks)
+        for task in self._tasks:
+            task.cancel()
+        if waiting:
+            await asyncio.wait(waiting)
+        self.timers.close()
+        self.wall_timers.close()
+        for watchers in self._watchers.values():
+            for watcher in watchers:
+                if not watcher.done():
+                    watcher.set_exception(FlowStoppedError("the application stopped before the run ended; it goes on at the next start."))
+                    watcher.exception()
+        self._watchers.clear()
+        logging.getLogger().removeHandler(self._log_handler)
+
+    @staticmethod
+    def _is_at_work(run: Run) -> bool:
+        return run.pending > 0
+
+    def spawn(self, coroutine: object) -> None:
+        """Run something of the engine's own in the background, to be cancelled at the end."""
+        task: asyncio.Task[None] = self.loop.create_task(coroutine)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and self.failure is None:
+            _logger.error("a run could not be taken over", exc_info=error)
+
+    # ---- new runs
+
+    def begin_new(
+        self, run_id: str, started: Started, position: int, origin: TraceContext, about: tuple[str, ...]
+    ) -> None:
+        """Carry out a run whose first record this process has just made durable."""
+        plan = self.plans[started.function]
+
+        def begin() -> None:
+            self._begin(run_id, started, plan, position, origin, about, None)
+
+        if started.not_before_ns > self.clock.time_ns():
+            self.wall_timers.at(started.not_before_ns, lambda: self._when_there_is_room(run_id, plan, begin))
+        else:
+            self._when_there_is_room(run_id, plan, begin)
+
+    def _when_there_is_room(self, run_id: str, plan: Plan, begin: Callable[[], None]) -> None:
+        if plan.queue is None:
+            if not self.draining:
+                begin()
+            return
+        queue = plan.queue
+
+        def take() -> bool:
+            if self.draining or run_id in self.runs or self._inbox.was_answered(run_id):
+                return False
+            self._places[run_id] = queue
+            begin()
+            return True
+
+        queue.add(take)
+
+    def _begin(
+        self,
+        run_id: str,
+        started: Started,
+        plan: Plan,
+        position: int,
+        origin: TraceContext,
+        about: tuple[str, ...],
+        history: History | None,
+    ) -> None:
+        run = Run(
+            self,
+            run_id,
+            function=started.function,
+            kind=started.kind,
+            position=position,
+            trace=run_trace(origin, run_id),
+            about=about,
+            history=history,
+        )
+        self.runs[run_id] = run
+        if started.timeout_s:
+            began_ns = history.fold.started_ns if history is not None else self.clock.time_ns()
+            limit = TimeoutError(f"the run did not end within {started.timeout_s:g} s")
+            timer = self.wall_timers.at(
+                began_ns + round(started.timeout_s * 1e9), lambda: run.stop(Ending(RunFailed(error_info(limit))))
+            )
+            run.begin(plan.body(started))
+            if run.task is not None:
+                run.task.add_done_callback(lambda _task: self.wall_timers.cancel(timer))
+            return
+        run.begin(plan.body(started))
+
+    # ---- runs that end
+
+    def ends(self, run: Run) -> None:
+        """The run's code has ended; its last record is about to be written."""
+        queue = self._places.pop(run.id, None)
+        if queue is not None:
+            queue.release()
+
+    def ended(self, run: Run, final: JournalEntry | None, error: BaseException | None) -> None:
+        """The run is no longer resident; ``final`` is durable."""
+        del self.runs[run.id]
+        if run.ending is not None and run.ending.error is not None:
+            for watcher in self._watchers.pop(run.id, ()):
+                if not watcher.done():
+                    watcher.set_exception(run.ending.error)
+        if final is None or isinstance(final, Released):
+            return
+        if isinstance(final, RunFailed):
+            _logger.warning("run %s of %s failed: %s: %s", run.id, run.function, final.error.type, final.error.message)
+        elif isinstance(final, RunPaused):
+            _logger.error("run %s is paused: %s Recorded: %s. Called: %s.", run.id, final.reason, final.recorded, final.called)
+        self.tell(run.id, final, error)
+
+    def tell(self, run_id: str, final: JournalEntry, error: BaseException | None = None) -> None:
+        """Tell those who wait for a run how it ended (or why it waits)."""
+        for watcher in self._watchers.pop(run_id, ()):
+            if not watcher.done():
+                watcher.set_result(final)
+
+    def watch(self, run_id: str) -> asyncio.Future[JournalEntry]:
+        """Return a future of the run's final entry (or of the one that made it wait for a decision)."""
+        watcher: asyncio.Future[JournalEntry] = self.loop.create_future()
+        self._watchers.setdefault(run_id, []).append(watcher)
+        return watcher
+
+    def unwatch(self, run_id: str, watcher: asyncio.Future[JournalEntry]) -> None:
+        """Forget a future of :meth:`watch`."""
+        watchers = self._watchers.get(run_id)
+        if watchers and watcher in watchers:
+            watchers.remove(watcher)
+            if not watchers:
+                del self._watchers[run_id]
+
+    def journal_lost(self, run: Run, error: Exception) -> None:
+        """A run's journal could not be written: fenced, or the log's life in this process has ended."""
+        if isinstance(error, LogError) and not isinstance(error, (NotWrittenError,)) or isinstance(error, LogClosedError):
+            self._lose_log(error)
+        else:
+            _logger.error("run %s: %s", run.id, error)
+
+    def _lose_log(self, error: Exception) -> None:
+        if self.failure is not None or self.draining:
+            return
+        self.failure = error
+        _logger.critical("all runs are stopped, they go on at the next start: the log was lost: %s", error)
+        for run in list(self.runs.values()):
+            run.stop(Ending(None, error))
+        for watchers in self._watchers.values():
+            for watcher in watchers:
+                if not watcher.done():
+                    watcher.set_exception(FlowStoppedError(f"the log was lost, the run goes on at the next start: {error}"))
+        self._watchers.clear()
+
+    # ---- retries give their place in the queue to others
+
+    async def wait_for_retry(self, run: Run, retry_at_ns: int) -> None:
+        """Wait until a failed step's next attempt; a job gives its place in the queue back meanwhile."""
+        queue = self._places.get(run.id) if run.kind == "job" else None
+        if queue is None:
+            await self.wall_timers.wait_until(retry_at_ns)
+            return
+        del self._places[run.id]
+        queue.release()
+        await self.wall_timers.wait_until(retry_at_ns)
+        place: asyncio.Future[None] = self.loop.create_future()
+
+        def take() -> bool:
+            if place.done():
+                return False
+            self._places[run.id] = queue
+            place.set_result(None)
+            return True
+
+        queue.add(take)
+        await place
+
+    # ---- runs that earlier processes left open
+
+    async def _open_runs(self, end: int) -> dict[str, RunFold]:
+        folds: dict[str, RunFold] = {}
+        async for record in self.records(JOURNAL_PREFIX + ">", end):
+            run_id = record.stream[len(JOURNAL_PREFIX) :]
+            fold = folds.get(run_id)
+            if fold is None:
+                fold = folds[run_id] = RunFold(run_id)
+            fold.apply(record)
+            if fold.ending:
+                del folds[run_id]
+        return folds
+
+    async def records(self, pattern: str, end: int):  # type: ignore[no-untyped-def]
+        """Yield the log's records of a pattern up to a position."""
+        after = 0
+        while after < end:
+            batch = await self.log.read(pattern, after, _READ_RECORDS)
+            if not batch:
+                return
+            for record in batch:
+                if record.position > end:
+                    return
+                yield record
+            after = batch[-1].position
+
+    def _settle(self, fold: RunFold) -> None:
+        """Decide what becomes of an open run: wait for its time, for its turn, for a decision, or go on now."""
+        if fold.waiting:
+            return
+        plan = self.plans.get(fold.function)
+        now_ns = self.clock.time_ns()
+        due_ns = fold.wake_at_ns if fold.alone else 0
+        if fold.kind == "job":
+            due_ns = max([fold.not_before_ns, *(one.retry_at_ns for one in fold.retrying.values())])
+        if plan is not None and due_ns > now_ns:
+            run_id = fold.run_id
+            self.wall_timers.at(due_ns, lambda: self._take_over_in_turn(run_id, plan))
+        elif plan is not None:
+            self._take_over_in_turn(fold.run_id, plan)
+        else:
+            self.spawn(self.take_over(fold.run_id))
+
+    def _take_over_in_turn(self, run_id: str, plan: Plan) -> None:
+        self._when_there_is_room(run_id, plan, lambda: self.spawn(self.take_over(run_id)))
+
+    async def take_over(self, run_id: str, resumed: RunResumed | None = None) -> None:
+        """Make an open run ours, durably, and go on with it.
+
+        Args:
+            resumed: Someone decided that a waiting run is to be tried again.
+        """
+        begun = False
+        try:
+            async with self._resuming:
+                begun = await self._take_over(run_id, resumed)
+        except PositionConflictError as conflict:
+            _logger.error("run %s: something else wrote to its journal; it is left alone: %s", run_id, conflict)
+        except LogClosedError as error:
+            self._lose_log(error)
+        except NotWrittenError as error:
+            _logger.error("run %s could not be taken over, trying again: %s", run_id, error)
+            self.timers.at(self.clock.monotonic_s() + _RETRY_S, lambda: self.spawn(self.take_over(run_id, resumed)))
+            begun = True  # it keeps its place
+        finally:
+            if not begun and (queue := self._places.pop(run_id, None)) is not None:
+                queue.release()
+
+    async def _take_over(self, run_id: str, resumed: RunResumed | None) -> bool:
+        history = await self.history(run_id)
+        fold, started = history.fold, history.started
+        if started is None or fold.ending or run_id in self.runs or (fold.waiting and resumed is None):
+            return False
+        entries: list[JournalEntry] = [resumed] if resumed is not None else []
+        plan = self.plans.get(fold.function)
+        trace = parse_traceparent(history.started_headers.get(TRACEPARENT)) or new_trace()
+        headers = run_headers(run_trace(trace, run_id), fold.about)
+        stop: JournalEntry | None = None
+        if plan is None:
+            stop = RunPaused(
+                f"No {fold.kind} named {fold.function} is registered.", recorded=fold.function, called=", ".join(sorted(self.plans)[:10])
+            )
+        elif fold.claims_in_vain >= CLAIMS_MAX and resumed is None:
+            stop = RunQuarantined(fold.claims_in_vain)
+        entries.append(stop or Claimed(self._process, 1 if resumed is not None else fold.claims_in_vain + 1))
+        position = await self._append(run_id, entries, fold.position, headers)
+        if stop is not None or plan is None:
+            _logger.error("run %s of %s waits for a decision: %s", run_id, fold.function, stop)
+            self.tell(run_id, stop or entries[-1])
+            return False
+        if self.draining:
+            return False
+        fold.claims += 1
+        self._begin(run_id, started, plan, position, trace, fold.about, history)
+        return True
+
+    async def history(self, run_id: str) -> History:
+        """Read a run's journal."""
+        records: list[StoredRecord] = []
+        stream = JOURNAL_PREFIX + run_id
+        after = 0
+        while batch := await self.log.read(stream, after, _READ_RECORDS):
+            records.extend(batch)
+            after = batch[-1].position
+        return History(run_id, records)
+
+    async def end_dormant(self, run_id: str, cancelled: RunCancelled) -> None:
+        """Write the end of a run that is not resident."""
+        history = await self.history(run_id)
+        fold = history.fold
+        if not fold.is_open or run_id in self.runs:
+            return
+        origin = parse_traceparent(history.started_headers.get(TRACEPARENT)) or new_trace()
+        await self._append(run_id, [cancelled], fold.position, run_headers(run_trace(origin, run_id), fold.about))
+        self.tell(run_id, cancelled)
+
+    async def _append(
+        self, run_id: str, entries: list[JournalEntry], expected_position: int, headers: Mapping[str, str]
+    ) -> int:
+        records = [Record(encode_entry(entry), b"", headers) for entry in entries]
+        return await self.log.append(
+            JOURNAL_PREFIX + run_id, records, expected_position=expected_position, use_reserve=True
+        )
+
+
+def started_record(started: Started, origin: TraceContext, about: tuple[str, ...]) -> Record:
+    """Return the first record of a journal."""
+    headers = {TRACEPARENT: origin.traceparent}
+    if about:
+        headers[ABOUT] = " ".join(about)
+    return Record(encode(started), b"", headers)

@@ -1,0 +1,146 @@
+"""Functions whose calls are recorded: their names, their arguments as JSON, their results by annotation."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from mainstem.base.codec import decode, decoder, encode, encode_canonical
+from mainstem.base.errors import InvalidArgumentError
+from mainstem.base.hints import resolve_hints
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
+
+
+class _Arguments(msgspec.Struct, frozen=True):
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+class _RawArguments(msgspec.Struct, frozen=True):
+    args: list[msgspec.Raw]
+    kwargs: dict[str, msgspec.Raw]
+
+
+NO_ARGUMENTS = encode_canonical(_Arguments((), {}))
+"""The arguments of a call that has none."""
+
+
+def encode_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+    """Return a call's arguments as canonical JSON: ``{"args": [...], "kwargs": {...}}``.
+
+    Raises:
+        NotJsonError: One cannot be written as JSON.
+    """
+    return encode_canonical(_Arguments(args, kwargs)) if args or kwargs else NO_ARGUMENTS
+
+
+def arguments_of_raw(value: bytes | msgspec.Raw) -> bytes:
+    """Return the arguments of a call with one positional argument that is JSON already."""
+    return b'{"args":[' + bytes(value) + b'],"kwargs":{}}'
+
+
+class RecordedFunction:
+    """A function of the user's, with what is needed to record its calls.
+
+    Attributes:
+        function: The function itself.
+        name: Its name in histories: letters, digits, ``_``, ``.`` and ``-``, up to 100.
+        is_async: Whether it is a coroutine function.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str | None) -> None:
+        self.function = function
+        self.name = check_name(name or getattr(function, "__name__", ""))
+        self.is_async = inspect.iscoroutinefunction(function)
+        self._hints: dict[str, Any] | None = None
+        self._result: msgspec.json.Decoder[Any] | None = None
+        self.where = f"{function.__module__}.{function.__qualname__}"
+
+    def __repr__(self) -> str:
+        return f"<{self.where} as {self.name}>"
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """The function's annotations, resolved."""
+        if self._hints is None:
+            self._hints = resolve_hints(self.function)
+        return self._hints
+
+    def decode_result(self, data: bytes | msgspec.Raw) -> Any:
+        """Return a result from its JSON, by the return annotation; the same live and on replay."""
+        if self._result is None:
+            annotation = self.hints.get("return", Any)
+            try:
+                self._result = decoder(annotation)
+            except TypeError as error:
+                raise InvalidArgumentError(f"{self.where} -> {annotation}: results of this type cannot be read back: {error}") from error
+        try:
+            return self._result.decode(data)
+        except (msgspec.MsgspecError, TypeError, ValueError):
+            return decode(data, self.hints.get("return", Any))  # raises with an explanation
+
+    def round_trip(self, result: Any) -> tuple[bytes, Any]:
+        """Return a result's JSON, and what reading it back gives: that is what the caller gets, live as on replay."""
+        if result is None:
+            return b"null", None
+        data = encode(result)
+        return data, self.decode_result(data)
+
+    def decode_arguments(self, data: bytes | msgspec.Raw) -> tuple[list[Any], dict[str, Any]]:
+        """Return a call's arguments from their JSON, by the parameters' annotations.
+
+        Raises:
+            NotDecodableError: One does not fit.
+        """
+        raw = decode(data, _RawArguments)
+        hints = self.hints
+        parameters = list(inspect.signature(self.function).parameters.values())
+        args = []
+        for index, value in enumerate(raw.args):
+            parameter = parameters[min(index, len(parameters) - 1)] if parameters else None
+            args.append(decode(value, hints.get(parameter.name, Any) if parameter else Any))
+        kwargs = {name: decode(value, hints.get(name, Any)) for name, value in raw.kwargs.items()}
+        return args, kwargs
+
+    def check_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Refuse arguments that the function's signature does not take.
+
+        Raises:
+            InvalidArgumentError: They do not fit.
+        """
+        try:
+            inspect.signature(self.function).bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidArgumentError(f"{self.where}: {error}. Nothing was started.") from error
+
+    def refuse_parameters(self, *reserved: str) -> None:
+        """Refuse a function whose parameters have names that ``start`` and ``enqueue`` need themselves.
+
+        Raises:
+            InvalidArgumentError: It has one.
+        """
+        for name in reserved:
+            if name in inspect.signature(self.function).parameters:
+                raise InvalidArgumentError(
+                    f"{self.where}: the parameter {name!r} has the name of an option of starting it. Rename the parameter, "
+                    f"for instance {name}_ or {self.name}_{name}."
+                )
+
+
+def check_name(name: str) -> str:
+    """Return ``name`` if it can name a step, workflow or job.
+
+    Raises:
+        InvalidArgumentError: It cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidArgumentError(
+            f"{name!r} cannot name a step, workflow or job: expected a letter or '_', then letters, digits, '_', '.' or '-', 100 at most. "
+            "Give it one with name='...'."
+        )
+    return name

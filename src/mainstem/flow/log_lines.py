@@ -1,0 +1,79 @@
+"""Python's logging, kept beside the run in whose context it was written (``$lines.<id>``)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from mainstem.flow.branch import Attempt, scope
+from mainstem.flow.journal import LogLine
+
+if TYPE_CHECKING:
+    from mainstem.flow.run import Run
+
+LINE_MAX_CHARS = 16 << 10
+"""Longest message that is kept; the rest is cut off."""
+
+LINES_MAX = 10_000
+"""Most lines that are kept of a run in one process; then one more says that there were more."""
+
+LINES_WAIT_S = 0.25
+"""A line is written with the run's next record, after this time at the latest."""
+
+
+class RunLogHandler(logging.Handler):
+    """Added to the root logger while the application runs. It changes neither levels nor formats of other handlers."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the line, if it was logged by a run's code; may be called from any thread."""
+        here = scope.get()
+        if here is None or record.name.startswith("mainstem."):
+            return
+        run = here.run
+        if not isinstance(here, Attempt) and run.uncalled:
+            return  # workflow code that is being replayed: its lines were kept the first time
+        try:
+            message = self.format(record)[:LINE_MAX_CHARS]
+        except Exception:
+            self.handleError(record)
+            return
+        key, attempt = (here.key, here.number) if isinstance(here, Attempt) else ("", 0)
+        line = LogLine(run.engine.clock.time_ns(), record.levelname, record.name, message, key, attempt)
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is self._loop:
+            add_line(run, line)
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(add_line, run, line)
+
+
+def add_line(run: Run, line: LogLine) -> None:
+    """Keep a line of a run, within the limits; on the event loop only."""
+    run.line_count += 1
+    if run.line_count > LINES_MAX:
+        if run.line_count > LINES_MAX + 1:
+            return
+        line = LogLine(line.time_ns, "WARNING", "mainstem", f"further lines of this run are dropped: {LINES_MAX} were kept")
+    if not run.line_timer:
+        run.line_timer = True
+        run.engine.loop.call_later(LINES_WAIT_S, _flush, run)
+    run.journal.add_line(line)
+
+
+def _flush(run: Run) -> None:
+    run.line_timer = False
+    run.journal.flush()
+
+
+def keep_line(line: LogLine) -> None:
+    """Keep a line that came from a worker process, for the run whose step is waiting for that worker."""
+    here = scope.get()
+    if here is not None:
+        add_line(here.run, line)

@@ -1,0 +1,142 @@
+"""Worker processes for CPU-bound steps: spawned, never forked; one step at a time each; killed to cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mainstem.flow.errors import WorkerDiedError
+from mainstem.flow.log_lines import keep_line
+from mainstem.flow.process_protocol import LENGTH_BYTES, Answer, Hello, Line, Request, body_bytes, frame
+from mainstem.trace.context import current_trace
+
+if TYPE_CHECKING:
+    from mainstem.flow.executors import Call
+
+_message_decoder: msgspec.json.Decoder[Answer | Line] = msgspec.json.Decoder(Answer | Line)
+
+
+class Worker:
+    """One process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        assert process.stdin is not None and process.stdout is not None
+        self._stdin = process.stdin
+        self._stdout = process.stdout
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.returncode is None
+
+    @classmethod
+    async def spawn(cls) -> Worker:
+        """Start a process and tell it where the user's modules are."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "mainstem.flow.process_worker",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=_environment(),
+        )
+        worker = cls(process)
+        main_path = getattr(sys.modules.get("__main__"), "__file__", None) or ""
+        await worker._send(Hello(list(sys.path), os.path.abspath(main_path) if main_path else "", os.getpid()))
+        return worker
+
+    async def _send(self, message: msgspec.Struct) -> None:
+        self._stdin.write(frame(message))
+        await self._stdin.drain()
+
+    async def call(self, request: Request) -> Answer:
+        """Have it do one thing.
+
+        Raises:
+            WorkerDiedError: It ended before it answered.
+        """
+        try:
+            await self._send(request)
+            while True:
+                prefix = await self._stdout.readexactly(LENGTH_BYTES)
+                message = _message_decoder.decode(await self._stdout.readexactly(body_bytes(prefix)))
+                if isinstance(message, Answer):
+                    return message
+                keep_line(message.line)
+        except (asyncio.IncompleteReadError, BrokenPipeError, ConnectionResetError) as error:
+            status = await self._process.wait()
+            cause = f"signal {-status}" if status < 0 else f"exit status {status}"
+            raise WorkerDiedError(f"the worker process {self.pid} ended ({cause}) before step {request.key} did.") from error
+
+    async def kill(self) -> None:
+        """End it, and wait until it is gone."""
+        with suppress(ProcessLookupError):  # it ended by itself meanwhile
+            self._process.kill()
+        self._stdin.close()
+        await self._process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Return the worker's environment: ours, with mainstem itself on the import path, wherever it was imported from."""
+    package_parent = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    paths = [package_parent, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+
+
+class ProcessPool:
+    """Up to ``size`` workers, started when they are needed and kept."""
+
+    def __init__(self, size: int) -> None:
+        self._places = asyncio.Semaphore(size)
+        self._idle: list[Worker] = []
+        self._busy: set[Worker] = set()
+
+    def __repr__(self) -> str:
+        return f"<ProcessPool {len(self._busy)} busy, {len(self._idle)} idle>"
+
+    async def call(self, call: Call) -> Answer:
+        """Carry out one attempt in a worker; a worker whose caller is cancelled (or runs out of time) is killed."""
+        function = call.step.recorded.function
+        trace = current_trace()
+        request = Request(
+            function.__module__,
+            function.__qualname__,
+            msgspec.Raw(call.arguments),
+            call.run_id,
+            call.function,
+            call.key,
+            call.attempt,
+            trace.traceparent if trace is not None else "",
+        )
+        async with self._places:
+            worker = self._idle.pop() if self._idle else await Worker.spawn()
+            self._busy.add(worker)
+            reusable = False
+            try:
+                call.began()
+                answer = await worker.call(request)
+                reusable = True
+                return answer
+            finally:
+                self._busy.discard(worker)
+                if reusable and worker.alive:
+                    self._idle.append(worker)
+                else:
+                    await asyncio.shield(worker.kill())
+
+    async def close(self) -> None:
+        """Kill all workers."""
+        workers = [*self._idle, *self._busy]
+        self._idle.clear()
+        await asyncio.gather(*(worker.kill() for worker in workers))

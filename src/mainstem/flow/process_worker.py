@@ -1,0 +1,154 @@
+"""A worker process: reads requests from its standard input, carries them out, answers on what was its standard output.
+
+Started by :mod:`mainstem.flow.process_pool` as ``python -m mainstem.flow.process_worker``. It ends with its parent: by signal
+(``PR_SET_PDEATHSIG``), and because its standard input ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import importlib
+import inspect
+import logging
+import os
+import runpy
+import signal
+import sys
+import time
+from typing import Any, BinaryIO
+
+import msgspec
+
+from mainstem.flow.branch import Attempt, scope
+from mainstem.flow.errors import StepFailedError
+from mainstem.flow.log_lines import LINE_MAX_CHARS
+from mainstem.flow.journal import LogLine
+from mainstem.flow.process_protocol import LENGTH_BYTES, Answer, Hello, Line, Request, body_bytes, frame
+from mainstem.flow.run import error_info
+from mainstem.flow.steps import Step, may_retry
+from mainstem.trace.context import parse_traceparent, use_trace
+
+_PR_SET_PDEATHSIG = 1
+_MAIN = "__main__"
+
+
+def _end_with_parent(parent_pid: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:  # it ended before the line above
+        os._exit(1)
+
+
+def _read(source: BinaryIO) -> bytes | None:
+    prefix = source.read(LENGTH_BYTES)
+    if len(prefix) < LENGTH_BYTES:
+        return None
+    size = body_bytes(prefix)
+    body = source.read(size)
+    return body if len(body) == size else None
+
+
+class _Lines(logging.Handler):
+    """Sends log lines to the parent, which knows the run."""
+
+    def __init__(self, sink: BinaryIO) -> None:
+        super().__init__()
+        self._sink = sink
+        self._attempt: Request | None = None
+
+    def of(self, request: Request | None) -> None:
+        self._attempt = request
+
+    def emit(self, record: logging.LogRecord) -> None:
+        request = self._attempt
+        if request is None:
+            return
+        try:
+            message = self.format(record)[:LINE_MAX_CHARS]
+        except Exception:
+            self.handleError(record)
+            return
+        line = LogLine(time.time_ns(), record.levelname, record.name, message, request.key, request.attempt)
+        self._sink.write(frame(Line(line)))
+        self._sink.flush()
+
+
+class _Modules:
+    """Finds steps in the user's modules; the file that is ``__main__`` in the parent is loaded under another name, once."""
+
+    def __init__(self, hello: Hello) -> None:
+        self._main_path = hello.main_path
+        self._main: dict[str, Any] | None = None
+
+    def find(self, module: str, qualname: str) -> Any:
+        first, *rest = qualname.split(".")
+        found = self._names_of_main()[first] if module == _MAIN else getattr(importlib.import_module(module), first)
+        for name in rest:
+            found = getattr(found, name)
+        return found
+
+    def _names_of_main(self) -> dict[str, Any]:
+        if self._main is None:
+            self._main = runpy.run_path(self._main_path, run_name="__mainstem_worker__")
+        return self._main
+
+
+def _carry_out(found: Any, request: Request) -> Answer:
+    step = found if isinstance(found, Step) else None
+    try:
+        if step is None:
+            raise LookupError(f"{request.module}.{request.qualname} is no step in the worker process")
+        args, kwargs = step.recorded.decode_arguments(request.arguments)
+        result = step.recorded.function(*args, **kwargs)
+        if inspect.isawaitable(result):
+            result = asyncio.run(_finish(result))
+        return Answer(msgspec.Raw(step.recorded.round_trip(result)[0]))
+    except Exception as error:
+        retryable = step is not None and may_retry(step.retry, error, 0)
+        return Answer(error=error.error if isinstance(error, StepFailedError) else error_info(error), retryable=retryable)
+
+
+async def _finish(awaitable: Any) -> Any:
+    return await awaitable
+
+
+def main() -> None:
+    """Serve until the parent closes the pipe."""
+    source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what the user's code prints must not get between the frames
+    hello_bytes = _read(source)
+    if hello_bytes is None:
+        return
+    hello = msgspec.json.decode(hello_bytes, type=Hello)
+    _end_with_parent(hello.parent_pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    sys.path[:] = hello.sys_path
+    lines = _Lines(sink)
+    logging.getLogger().addHandler(lines)
+    modules = _Modules(hello)
+    while (body := _read(source)) is not None:
+        request = msgspec.json.decode(body, type=Request)
+        lines.of(request)
+        scope.set(Attempt(_RunFace(request), request.key, request.attempt))
+        with use_trace(parse_traceparent(request.traceparent)):
+            try:
+                found = modules.find(request.module, request.qualname)
+            except Exception as error:
+                answer = Answer(error=error_info(error))
+            else:
+                answer = _carry_out(found, request)
+        lines.of(None)
+        sink.write(frame(answer))
+        sink.flush()
+
+
+class _RunFace:
+    """As much of a run as ``current_run`` shows."""
+
+    def __init__(self, request: Request) -> None:
+        self.id = request.run_id
+        self.function = request.function
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""One execution of a run in this process: its place, its history, its journal, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mainstem.bus.events import Outgoing, publish_hook
+from mainstem.flow.branch import Branch, current_branch, scope
+from mainstem.flow.errors import StepFailedError, type_name
+from mainstem.flow.history import History, Past
+from mainstem.flow.journal import (
+    JOURNAL_PREFIX,
+    ErrorInfo,
+    JournalEntry,
+    RunCancelled,
+    RunFailed,
+    RunPaused,
+)
+from mainstem.flow.publishing import publish_from
+from mainstem.flow.writer import RunJournal
+from mainstem.log.contract import ABOUT, TRACEPARENT
+from mainstem.trace.context import TraceContext, use_trace
+
+if TYPE_CHECKING:
+    from mainstem.flow.engine import Engine
+
+encode_entry = msgspec.json.Encoder().encode
+"""Return a journal entry's bytes."""
+
+_TRACEBACK_MAX_CHARS = 16 << 10
+_MESSAGE_MAX_CHARS = 16 << 10
+
+Body = Callable[["Run"], Coroutine[Any, Any, JournalEntry]]
+"""What a run does: returns its final entry."""
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """Why a run is being stopped from outside of its code.
+
+    Attributes:
+        entry: What is written when its code has ended; ``None`` leaves the run open for the next owner.
+        error: Why its journal was lost.
+    """
+
+    entry: JournalEntry | None
+    error: Exception | None = None
+
+
+class Run:
+    """A resident run.
+
+    Attributes:
+        past: What the journal holds and the code has not called yet, by key.
+        uncalled: The same keys by branch; see :class:`mainstem.flow.history.History`.
+        ending: Set when the run is to stop: every call of its code then raises ``CancelledError``.
+        pending: Calls under way (steps, sleeps, gathers).
+        abandoned: Prefixes of branches that were cancelled: their recorded calls need not come again.
+    """
+
+    __slots__ = (
+        "_history", "about", "abandoned", "constructs", "ending", "engine", "function", "headers", "id", "journal", "kind",
+        "line_count", "line_timer", "past", "pending", "root", "task", "trace", "uncalled",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        engine: Engine,
+        run_id: str,
+        *,
+        function: str,
+        kind: str,
+        position: int,
+        trace: TraceContext,
+        about: tuple[str, ...],
+        history: History | None,
+    ) -> None:
+        self.engine = engine
+        self.id = run_id
+        self.function = function
+        self.kind = kind
+        self.trace = trace
+        self.about = about
+        self.headers = run_headers(trace, about)
+        self.journal = RunJournal(
+            engine.log, engine.clock, run_id, JOURNAL_PREFIX + run_id, position, self.headers, self._journal_lost
+        )
+        self.past: dict[str, Past] = history.keys if history is not None else {}
+        self.uncalled: dict[str, set[str]] = history.uncalled if history is not None else {}
+        self._history = history if history is not None and history.fold.claims else None
+        self.root = Branch(self, "", None, live=False)
+        self.task: asyncio.Task[None] | None = None
+        self.ending: Ending | None = None
+        self.pending = 0
+        self.constructs = 0
+        self.abandoned: set[str] = set()
+        self.line_count = 0
+        self.line_timer = False
+
+    def __repr__(self) -> str:
+        state = "ending" if self.ending else "replaying" if self.uncalled else "live"
+        return f"<Run {self.id} of {self.function}, {state}, {self.pending} calls under way>"
+
+    @property
+    def claims(self) -> int:
+        """How often the run was taken over."""
+        return self._history.fold.claims if self._history is not None else 0
+
+    def claims_since(self, branch: Branch, past: Past | None) -> int:
+        """Return how many earlier processes may have started a call of which no end is on record."""
+        if self._history is None or branch.live:
+            return 0
+        if past is not None:
+            return self._history.fold.claims - past.claims
+        return self._history.claims_since(branch.prefix)
+
+    # ---- life
+
+    def begin(self, body: Body) -> None:
+        """Start the run's task."""
+        self.task = self.engine.loop.create_task(self._execute(body), name=f"run {self.id}")
+
+    def stop(self, ending: Ending) -> None:
+        """Have the run's code cancelled, and ``ending`` written then; the first reason counts."""
+        if self.ending is None:
+            self.ending = ending
+            if self.task is not None:
+                self.task.cancel()
+
+    def _journal_lost(self, error: Exception) -> None:
+        self.ending = None  # whatever it was about to write, it no longer can
+        self.stop(Ending(None, error))
+        self.engine.journal_lost(self, error)
+
+    async def park(self) -> None:
+        """Wait to be cancelled."""
+        await self.engine.loop.create_future()
+
+    async def pause(self, reason: str, *, recorded: str = "", called: str = "") -> None:
+        """Stop because the history does not fit the code; never returns."""
+        self.stop(Ending(RunPaused(reason, recorded, called)))
+        await self.park()
+
+    async def _execute(self, body: Body) -> None:
+        final: JournalEntry | None = None
+        error: BaseException | None = None
+        self.root.task = asyncio.current_task()
+        scope.set(self.root)
+        publish_hook.set(_publish_hook)
+        try:
+            with use_trace(self.trace):
+                final = await body(self)
+                if self.ending is None and (left := self._left_over()):
+                    await self.pause(
+                        f"{self.function} returned without calling what its history holds.",
+                        recorded=", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else ""),
+                        called="nothing more",
+                    )
+        except asyncio.CancelledError as cancelled:
+            error = cancelled
+        except Exception as raised:
+            error = raised
+        await self._end(final, error)
+
+    async def _end(self, final: JournalEntry | None, error: BaseException | None) -> None:
+        """Write how the run ended, and tell the engine. A cancel that comes now is too late."""
+        if self.ending is not None:
+            final = self.ending.entry
+        elif isinstance(error, asyncio.CancelledError) and self.task is not None and self.task.cancelling():
+            final = None  # the event loop is being shut down: the run stays open
+        elif error is not None:
+            final = RunFailed(error_info(error), error.key if isinstance(error, StepFailedError) else "")
+        self.engine.ends(self)
+        if final is not None:
+            # In a task of its own, so that a late cancel cannot tear it.
+            writing = self.engine.loop.create_task(self._write_final(final))
+            while not writing.done():
+                with suppress(asyncio.CancelledError):  # told too late: the ending is on its way to the disk
+                    await asyncio.shield(writing)
+            final = writing.result()
+        self.engine.ended(self, final, error)
+
+    async def _write_final(self, final: JournalEntry) -> JournalEntry | None:
+        waiter = self.journal.put(encode_entry(final))
+        await asyncio.wait([waiter])
+        return None if waiter.cancelled() else final
+
+    def _left_over(self) -> list[str]:
+        """Return the recorded keys that the code never called, but for those in branches that were cancelled."""
+        return sorted(
+            prefix + local
+            for prefix, locals_ in self.uncalled.items()
+            if not any(prefix.startswith(abandoned) for abandoned in self.abandoned)
+            for local in locals_
+        )
+
+
+def run_headers(trace: TraceContext, about: tuple[str, ...]) -> Mapping[str, str]:
+    """Return the headers of a run's records."""
+    headers = {TRACEPARENT: trace.traceparent}
+    if about:
+        headers[ABOUT] = " ".join(about)
+    return headers
+
+
+def run_trace(origin: TraceContext, run_id: str) -> TraceContext:
+    """Return the context of a run's own span, from that of whoever started it."""
+    return origin.child(origin.trace_id, "run", run_id)
+
+
+def _publish_hook(event: Outgoing) -> Coroutine[Any, Any, int] | None:
+    branch = current_branch()
+    return publish_from(branch, event) if branch is not None else None
+
+
+def error_info(error: BaseException) -> ErrorInfo:
+    """Return an exception as it is recorded."""
+    if isinstance(error, StepFailedError):
+        return error.error
+    text = "".join(traceback.format_exception(error))
+    if len(text) > _TRACEBACK_MAX_CHARS:
+        text = text[: _TRACEBACK_MAX_CHARS // 2] + "\n...\n" + text[-_TRACEBACK_MAX_CHARS // 2 + 8 :]
+    return ErrorInfo(type_name(type(error)), str(error)[:_MESSAGE_MAX_CHARS], text)
+
+

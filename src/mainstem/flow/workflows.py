@@ -1,0 +1,189 @@
+"""Workflows and jobs: functions whose runs are durable. Both are started with one commit and carried out by the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from concurrent.futures import Future as ThreadFuture
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+import msgspec
+
+from mainstem.base.errors import InvalidArgumentError
+from mainstem.bus.events import check_about
+from mainstem.flow.branch import current_branch
+from mainstem.flow.functions import RecordedFunction, encode_arguments
+from mainstem.flow.handles import RunHandle
+from mainstem.flow.journal import JournalEntry, RunCompleted, Started
+from mainstem.flow.run import Body, Run
+from mainstem.flow.steps import Step, perform
+from mainstem.trace.context import derived_span_id
+
+if TYPE_CHECKING:
+    from mainstem.flow.flow import Flow
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DELAY_MAX_S = 100 * 365 * 86_400.0
+"""Longest delay of a job: a hundred years."""
+
+
+class Workflow(Generic[P, R]):
+    """A durable function. Made by ``@flow.workflow``.
+
+    ``await workflow.start(...)`` starts a run. Calling it runs the function where it is called: within another workflow its steps become
+    steps of that run; elsewhere it is an ordinary call, and nothing is recorded.
+    """
+
+    def __init__(self, flow: Flow, recorded: RecordedFunction, *, timeout_s: float | None) -> None:
+        recorded.refuse_parameters("id", "about")
+        if not recorded.is_async:
+            raise InvalidArgumentError(f"{recorded.where}: a workflow is a coroutine function: async def {recorded.name}(...).")
+        self._flow = flow
+        self.recorded = recorded
+        self.name = recorded.name
+        self.timeout_s = timeout_s
+        functools.update_wrapper(self, recorded.function)
+
+    def __repr__(self) -> str:
+        return f"<Workflow {self.name}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        result: Coroutine[Any, Any, R] = self.recorded.function(*args, **kwargs)
+        return result
+
+    def start(
+        self, *args: Any, id: str | None = None, about: Iterable[str] = (), **kwargs: Any
+    ) -> Coroutine[Any, Any, RunHandle[R]]:
+        """Start a run; returns its handle once its existence is durable.
+
+        Args:
+            args: The function's arguments; anything that is JSON by :mod:`mainstem.base.codec`.
+            id: Names the run. Starting it again with the same arguments gives the existing run: so a start can be retried.
+            about: Entities that the run is about, such as ``"order:1"``; all its records and events are.
+            kwargs: As ``args``.
+
+        Raises:
+            RunIdConflictError: A run with this id exists, of another function or with other arguments.
+            InvalidArgumentError: The arguments do not fit the function, or are no JSON.
+            FlowNotStartedError: The application is not running.
+        """
+        self.recorded.check_call(args, kwargs)
+        started = Started(
+            self.name, "workflow", msgspec.Raw(encode_arguments(args, kwargs)), timeout_s=self.timeout_s or 0.0
+        )
+        return self._flow.start_run(self.recorded, started, _id_here(id, self.name), check_about(about))
+
+    def body(self, started: Started) -> Body:
+        """Return what a run does."""
+
+        async def execute(_run: Run) -> JournalEntry:
+            args, kwargs = self.recorded.decode_arguments(started.arguments)
+            result = await self.recorded.function(*args, **kwargs)
+            return RunCompleted(msgspec.Raw(self.recorded.round_trip(result)[0]))
+
+        return execute
+
+
+class Job(Generic[P, R]):
+    """A durable function of one step, in a queue. Made by ``@flow.job``. Calling it is an ordinary call of the function."""
+
+    def __init__(self, flow: Flow, step: Step[P, R], *, queue: str) -> None:
+        step.recorded.refuse_parameters("id", "about", "delay_s")
+        self._flow = flow
+        self.step = step
+        self.recorded = step.recorded
+        self.name = step.recorded.name
+        self.queue = queue
+        functools.update_wrapper(self, step.recorded.function)
+
+    def __repr__(self) -> str:
+        return f"<Job {self.name} in {self.queue}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        return self.recorded.function(*args, **kwargs)
+
+    def enqueue(
+        self, *args: Any, id: str | None = None, about: Iterable[str] = (), delay_s: float = 0.0, **kwargs: Any
+    ) -> Enqueued[R]:
+        """Enqueue a run. On the application's event loop: ``handle = await job.enqueue(...)``; in any other thread (Django, Flask):
+        ``job.enqueue(...).wait()``. Either returns once it is durable.
+
+        Args:
+            id: Names the run, as for a workflow.
+            about: Entities that it is about.
+            delay_s: Seconds before which it does not begin, counted from now by the wall clock, whatever is restarted meanwhile.
+
+        Raises:
+            InvalidArgumentError: The arguments do not fit the function, or are no JSON.
+            FlowNotStartedError: The application is not running.
+        """
+        self.recorded.check_call(args, kwargs)
+        if not 0.0 <= delay_s <= DELAY_MAX_S:
+            raise InvalidArgumentError(f"delay_s={delay_s}: expected 0 to {DELAY_MAX_S:.0f}. Nothing was enqueued.")
+        not_before_ns = self._flow.clock.time_ns() + round(delay_s * 1e9) if delay_s else 0
+        started = Started(self.name, "job", msgspec.Raw(encode_arguments(args, kwargs)), self.queue, not_before_ns)
+        run_id = _id_here(id, self.name)
+        entities = check_about(about)
+        return Enqueued(self._flow, lambda: self._flow.start_run(self.recorded, started, run_id, entities))
+
+    def body(self, started: Started) -> Body:
+        """Return what a run does: its one step, whose result and the run's end are one commit."""
+
+        async def execute(run: Run) -> JournalEntry:
+            args, kwargs = self.recorded.decode_arguments(started.arguments)
+            key = run.root.take(self.name)
+            raw = await perform(run.root, key, self.step, tuple(args), kwargs, last=True)
+            return RunCompleted(msgspec.Raw(raw))
+
+        return execute
+
+
+class Enqueued(Generic[R]):
+    """A job on its way to the log: await it on the event loop, or call :meth:`wait` in another thread."""
+
+    def __init__(self, flow: Flow, start: Callable[[], Coroutine[Any, Any, RunHandle[R]]]) -> None:
+        loop = flow.loop_if_elsewhere()
+        self._thread_future: ThreadFuture[RunHandle[R]] | None = None
+        self._coroutine: Coroutine[Any, Any, RunHandle[R]] | None = None
+        if loop is not None:
+            self._thread_future = asyncio.run_coroutine_threadsafe(start(), loop)
+        else:
+            self._coroutine = start()
+
+    def __await__(self) -> Generator[Any, None, RunHandle[R]]:
+        waiting: Awaitable[RunHandle[R]]
+        if self._coroutine is not None:
+            waiting = self._coroutine
+        elif self._thread_future is not None:
+            waiting = asyncio.wrap_future(self._thread_future)
+        return waiting.__await__()
+
+    def wait(self, timeout_s: float | None = 30.0) -> RunHandle[R]:
+        """Return the handle once the job is durable; for threads without an event loop.
+
+        Raises:
+            InvalidArgumentError: Called on the application's own event loop, which it would block; await it there.
+            TimeoutError: It took longer; the job may have been enqueued.
+        """
+        if self._thread_future is None:
+            if self._coroutine is not None:
+                self._coroutine.close()
+            raise InvalidArgumentError(
+                "enqueue(...).wait() was called on the application's event loop, which it would block for ever. Nothing was enqueued. "
+                "Write: await job.enqueue(...)"
+            )
+        return self._thread_future.result(timeout_s)
+
+
+def _id_here(chosen: str | None, name: str) -> str | None:
+    """Return the id of a run that is started from here: within a workflow it follows from the place of the call, so that a replay starts
+    nothing twice."""
+    branch = current_branch()
+    if chosen is not None or branch is None:
+        return chosen
+    key = branch.take(f"start.{name}")
+    return f"{name[:40]}-{derived_span_id(branch.run.id, key)}"
+
