@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from mainstem.ui.html import Html, el
 
 _BARS_WIDTH = 240
@@ -55,25 +57,43 @@ def _bar(x: float, width: float, height: float, class_: str) -> Html:
     )
 
 
-def track(start: float, length: float, class_: str, sentence: str, *, after: float = 0.0) -> Html:
-    """Return one bar of a waterfall on a line as wide as its cell.
+class Segment(msgspec.Struct, frozen=True):
+    """One stretch of a waterfall's line.
 
-    Args:
+    Attributes:
         start: Where it begins, 0 to 1.
         length: How long it is, 0 to 1; 0 is an instant, drawn as a mark.
-        class_: Classes: ``work``, ``wait``, ``died``, ``error``, ``request``, ``event``, ``log``, ``running``.
-        sentence: What it shows, for screen readers and as the browser's tooltip.
-        after: Extent behind it that is open (it runs), 0 to 1.
+        class_: How it looks: ``work``, ``wait``, ``run``, ``request``, ``died``, ``error``, ``running``, ``event``, ``log``.
     """
-    start = min(max(start, 0.0), 0.998)
-    if length <= 0:
-        shape = el("circle", cx=f"{start * 100 + 0.2:.3f}%", cy=8, r=3.5, class_=class_)
-    else:
-        width = max(min(length, 1 - start), 0.002)
-        shape = el("rect", x=f"{start * 100:.3f}%", y=3, width=f"{width * 100:.3f}%", height=10, rx=2, class_=class_)
-    tail = (
-        el("rect", x=f"{(start + length) * 100:.3f}%", y=7, width=f"{min(after, 1 - start) * 100:.3f}%", height=2)
-        if after > 0
-        else None
+
+    start: float
+    length: float
+    class_: str
+
+
+def track(segments: Sequence[Segment], sentence: str) -> Html:
+    """Return one line of a waterfall, as wide as its cell.
+
+    Args:
+        segments: What is drawn on it, in order.
+        sentence: What it shows, for screen readers and as the browser's tooltip.
+    """
+    return el(
+        "svg",
+        el("title", sentence),
+        [_stretch(segment) for segment in segments],
+        class_="track",
+        width="100%",
+        height=16,
+        role="img",
+        aria_label=sentence,
     )
-    return el("svg", el("title", sentence), shape, tail, class_="track", width="100%", height=16, role="img", aria_label=sentence)
+
+
+def _stretch(segment: Segment) -> Html:
+    start = min(max(segment.start, 0.0), 0.995)
+    if segment.length <= 0:
+        return el("circle", cx=f"{start * 100 + 0.25:.3f}%", cy=8, r=3, class_=segment.class_)
+    # What took time at all is seen: a bar is at least 0.4 % wide.
+    width = max(min(segment.length, 1 - start), 0.004)
+    return el("rect", x=f"{start * 100:.3f}%", y=3, width=f"{width * 100:.3f}%", height=10, rx=2, class_=segment.class_)

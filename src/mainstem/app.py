@@ -1,0 +1,314 @@
+"""``Mainstem``: log, bus, workflows, services and dashboard of one data directory, composed. The only place that chooses an engine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from mainstem.base.errors import InvalidArgumentError, MainstemError
+from mainstem.bus import Bus
+from mainstem.flow import Flow
+from mainstem.host.clock import Clock, SystemClock
+from mainstem.log.contract import NO_HEADERS, Log
+from mainstem.log.embedded import LogSettings, open_log
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from mainstem.host.blobs import BlobStore
+    from mainstem.services.contract import Service
+    from mainstem.web.application import Dashboard
+
+TOKEN_VARIABLE = "MAINSTEM_TOKEN"  # noqa: S105 (a variable's name)
+"""Environment variable with the dashboard's token, where none is given to :class:`Mainstem`."""
+
+
+class NotStartedError(MainstemError):
+    """The application was used before it was started; nothing was done."""
+
+    code = "not-started"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} needs the application to be running, and it was not started. Nothing was done. Start it with the web "
+            "application that carries it, or by itself:\n"
+            "  api = FastAPI(lifespan=ms.lifespan)\n"
+            "  async with ms: ..."
+        )
+
+
+class AlreadyStartedError(MainstemError):
+    """The application was started twice at a time; the first start stands."""
+
+    code = "already-started"
+
+
+class Mainstem:
+    """One application: declare steps, workflows, jobs and subscriptions on it, then start it with a lifespan.
+
+        ms = Mainstem("data")
+        api = FastAPI(lifespan=ms.lifespan)
+        api.mount("/mainstem", ms.asgi)
+
+    Args:
+        directory: The data directory; made where there is none. One process at a time owns it.
+        services: Optional capabilities, such as ``Uploads()`` and ``Media()``.
+        token: What every request to ``asgi`` needs; by default what :data:`TOKEN_VARIABLE` says. Without one only this machine
+            is let in.
+        clock: Where times come from.
+        log_settings: Sizes of the log's files and buffers.
+
+    Raises:
+        InvalidArgumentError: The directory names a remote engine, which this version does not have, or two services have one name.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        services: Sequence[Service] = (),
+        token: str | None = None,
+        clock: Clock | None = None,
+        log_settings: LogSettings | None = None,
+    ) -> None:
+        if "://" in str(directory):
+            raise InvalidArgumentError(f"{directory!s}: expected a directory; this version has the embedded engine only.")
+        names = [service.name for service in services]
+        if len(set(names)) != len(names):
+            raise InvalidArgumentError(f"services {names}: expected each once.")
+        self._directory = Path(directory)
+        self._clock = clock or SystemClock()
+        self._settings = log_settings
+        self._token = token or os.environ.get(TOKEN_VARIABLE) or None
+        self._services = tuple(services)
+        self._bus = Bus(self._clock)
+        self._flow = Flow(self._bus, self._clock)
+        self._running: AsyncExitStack | None = None
+        self._log: Log | None = None
+        self._blobs: BlobStore | None = None
+        self._dashboard: Dashboard | None = None
+        self._asgi: ASGIApp = _Face(self)
+        # The decorators' own signatures are what type checkers and editors are to see.
+        self.step = self._flow.step
+        self.workflow = self._flow.workflow
+        self.job = self._flow.job
+        self.subscribe = self._bus.subscribe
+        self.gather = self._flow.gather
+        self.map = self._flow.map
+        self.sleep = self._flow.sleep
+        for service in self._services:
+            service.register(self._flow, self._bus)
+
+    def __repr__(self) -> str:
+        return f"<Mainstem {str(self._directory)!r}, {'running' if self.is_running else 'not started'}>"
+
+    # ---- what it is
+
+    @property
+    def directory(self) -> Path:
+        """The data directory."""
+        return self._directory
+
+    @property
+    def token(self) -> str | None:
+        """What every request to :attr:`asgi` needs; ``None`` lets in this machine alone."""
+        return self._token
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self._log is not None
+
+    @property
+    def flow(self) -> Flow:
+        """Workflows, steps and jobs."""
+        return self._flow
+
+    @property
+    def bus(self) -> Bus:
+        """Publish and subscribe."""
+        return self._bus
+
+    @property
+    def log(self) -> Log:
+        """The log.
+
+        Raises:
+            NotStartedError: It is not open.
+        """
+        if self._log is None:
+            raise NotStartedError("The log")
+        return self._log
+
+    @property
+    def blobs(self) -> BlobStore:
+        """The store of large payloads.
+
+        Raises:
+            NotStartedError: It is not open.
+        """
+        if self._blobs is None:
+            raise NotStartedError("The blob store")
+        return self._blobs
+
+    # ---- what it does
+
+    def publish(
+        self,
+        stream: str,
+        value: object,
+        *,
+        key: str = "",
+        about: Iterable[str] = (),
+        headers: Mapping[str, str] = NO_HEADERS,
+        durable: bool = False,
+    ) -> Coroutine[Any, Any, int]:
+        """Publish an event; see :meth:`mainstem.bus.Bus.publish`.
+
+        Raises:
+            NotStartedError: The application is not running.
+        """
+        if not self.is_running:
+            raise NotStartedError(f"publish({stream!r}, …)")
+        return self._bus.publish(stream, value, key=key, about=about, headers=headers, durable=durable)
+
+    # ---- life
+
+    async def start(self) -> None:
+        """Open the log, start services, take over runs that were left open, and begin.
+
+        Raises:
+            AlreadyStartedError: It runs already.
+            LogInUseError: Another process owns the directory.
+            LogError: The log cannot be opened.
+        """
+        if self._running is not None:
+            raise AlreadyStartedError(f"{self!r} was started already. It goes on as it was.")
+        stack = self._running = AsyncExitStack()
+        try:
+            await self._start(stack)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        from mainstem.host.blobs import BlobStore  # noqa: PLC0415 (what is needed later is imported later: starting is quick)
+
+        await asyncio.to_thread(self._directory.mkdir, parents=True, exist_ok=True)
+        log = await open_log(self._directory / "log", clock=self._clock, settings=self._settings)
+        stack.push_async_callback(log.close)
+        self._log, self._blobs = log, BlobStore(self._directory / "blobs")
+        self._bus.attach(log)
+        if self._services:
+            await self._start_services(stack, log, self._blobs)
+        stack.push_async_callback(self._flow.stop)
+        await self._flow.start(log)
+        stack.push_async_callback(self._bus.stop)
+        await self._bus.start(log)
+
+    async def _start_services(self, stack: AsyncExitStack, log: Log, blobs: BlobStore) -> None:
+        from mainstem.services.contract import ServiceContext  # noqa: PLC0415 (brings the web framework)
+
+        for service in self._services:
+            directory = self._directory / "services" / service.name
+            await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+            stack.push_async_callback(service.stop)
+            await service.start(ServiceContext(log, self._bus, self._flow, blobs, self._clock, directory))
+
+    async def stop(self) -> None:
+        """Stop in the reverse order; open runs go on at the next start. Idempotent."""
+        stack, self._running = self._running, None
+        try:
+            if self._dashboard is not None:
+                await self._dashboard.stop()
+            if stack is not None:
+                await stack.aclose()
+        finally:
+            self._log = self._blobs = self._dashboard = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: object) -> AsyncIterator[None]:
+        async with self:
+            yield
+
+    @property
+    def lifespan(self) -> Callable[[object], Any]:
+        """For the host: ``FastAPI(lifespan=ms.lifespan)``, ``Starlette(lifespan=ms.lifespan)``."""
+        return self._lifespan
+
+    # ---- the dashboard
+
+    @property
+    def asgi(self) -> ASGIApp:
+        """Dashboard, HTTP API and services as one ASGI application, to be mounted under any prefix.
+
+        Served alone, it starts and stops the application itself.
+        """
+        return self._asgi
+
+    async def dashboard(self) -> Dashboard:
+        """Return the dashboard, made when it is first asked for: an application without visitors does not pay for it.
+
+        Raises:
+            NotStartedError: The application is not running.
+        """
+        if self._dashboard is None:
+            from mainstem.web.application import Dashboard  # noqa: PLC0415 (as above)
+
+            dashboard = Dashboard(
+                self.log,
+                self._directory,
+                clock=self._clock,
+                panels=[panel for service in self._services for panel in service.panels()],
+                routes={service.name: service.routes() for service in self._services},
+                groups=self._bus.groups,
+                token=self._token,
+            )
+            self._dashboard = dashboard
+            await dashboard.start()
+        return self._dashboard
+
+
+class _Face:
+    """The ASGI application: hands requests to the dashboard, and starts the application where it is served alone."""
+
+    def __init__(self, mainstem: Mainstem) -> None:
+        self._mainstem = mainstem
+        self._making = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<asgi of {self._mainstem!r}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        async with self._making:
+            dashboard = await self._mainstem.dashboard()
+        await dashboard.asgi(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._mainstem.start()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._mainstem.stop()
+        await send({"type": "lifespan.shutdown.complete"})

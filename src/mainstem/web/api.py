@@ -1,0 +1,167 @@
+"""The HTTP API: JSON of what the pages show, and the two things that can be done to a run.
+
+    GET  api/runs?state=failed&search=…&page=2&limit=50
+    GET  api/runs/{id}
+    GET  api/traces/{trace id, run id or upload id}
+    POST api/runs/{id}/cancel, api/runs/{id}/resume     {"reason": "…"}
+
+Errors have one shape: ``{"error": {"code", "message", "try"}}``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from mainstem.flow.history import RunFold
+from mainstem.flow.journal import INBOX_PREFIX, JOURNAL_PREFIX, LOG_LINES_PREFIX, InboxMessage
+from mainstem.host.clock import Clock
+from mainstem.log.contract import Log, Record, StoredRecord
+from mainstem.web.answers import json_response
+from mainstem.web.errors import BadRequestError, NotFoundError, UnavailableError
+from mainstem.web.panels import records as kept
+from mainstem.web.panels.runs import FILTERS, PAGE_ROWS, find_run, list_runs, page_number
+from mainstem.web.projection import Projection
+from mainstem.web.security import check_intended
+from mainstem.web.trace_view import trace_spans
+
+LIMIT_MAX: Final = 200
+"""Most runs in one answer."""
+
+_BODY_MAX_BYTES: Final = 16 * 1024
+
+
+class _Wish(msgspec.Struct):
+    reason: str = ""
+
+
+class Api:
+    """The handlers, with what they read and write.
+
+    Args:
+        log: Where wishes go.
+        projection: What is read.
+        clock: The time of what still runs.
+    """
+
+    def __init__(self, log: Log, projection: Projection, clock: Clock) -> None:
+        self._log = log
+        self._projection = projection
+        self._clock = clock
+
+    def routes(self) -> Sequence[Route]:
+        """Return the API's routes."""
+        return (
+            Route("/runs", self.runs, methods=["GET"]),
+            Route("/runs/{run_id}", self.run, methods=["GET"]),
+            Route("/runs/{run_id}/cancel", self.cancel, methods=["POST"]),
+            Route("/runs/{run_id}/resume", self.resume, methods=["POST"]),
+            Route("/traces/{name}", self.trace, methods=["GET"]),
+        )
+
+    async def runs(self, request: Request) -> Response:
+        """List runs, newest first."""
+        query = dict(request.query_params)
+        state, search = query.get("state", ""), query.get("search", "")
+        if state not in FILTERS:
+            raise BadRequestError(f"{state[:40]!r} is no state: expected one of {', '.join(FILTERS[1:])}.")
+        limit = query.get("limit", str(PAGE_ROWS))
+        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:6]) <= LIMIT_MAX):
+            raise BadRequestError(f"limit is {limit[:40]!r}: expected 1 to {LIMIT_MAX}.")
+        offset = (page_number(query) - 1) * int(limit)
+        now_ns = self._clock.time_ns()
+        await self._fresh()
+        found = await self._projection.run(
+            lambda db: list_runs(db, state=state, search=search, offset=offset, limit=int(limit))
+        )
+        return json_response({"runs": [run.summary(now_ns) for run in found], "position": self._projection.position})
+
+    async def run(self, request: Request) -> Response:
+        """Describe one run: its summary, its journal's entries and its log lines."""
+        run_id = request.path_params["run_id"]
+        await self._fresh()
+
+        def load(db: sqlite3.Connection) -> tuple[RunFold | None, Sequence[StoredRecord], Sequence[StoredRecord]]:
+            return find_run(db, run_id), kept.of_stream(db, JOURNAL_PREFIX + run_id), kept.of_stream(db, LOG_LINES_PREFIX + run_id)
+
+        run, entries, lines = await self._projection.run(load)
+        if run is None:
+            raise NotFoundError(f"There is no run {run_id[:128]!r}.")
+        return json_response(
+            {
+                "run": run.summary(self._clock.time_ns()),
+                "entries": [_as_json(record) for record in entries],
+                "lines": [_as_json(record) for record in lines],
+            }
+        )
+
+    async def trace(self, request: Request) -> Response:
+        """List the spans of a trace, which may be named by a run's or an upload's id."""
+        name = request.path_params["name"]
+        await self._fresh()
+
+        def load(db: sqlite3.Connection) -> tuple[str, Sequence[StoredRecord]]:
+            run = find_run(db, name)
+            first = kept.first_of_stream(db, f"$upload.{name}")
+            trace_id = run.trace_id if run else kept.trace_of(first) if first else name
+            return trace_id, kept.of_trace(db, trace_id)
+
+        trace_id, records = await self._projection.run(load)
+        if not records:
+            raise NotFoundError(f"There is no trace, run or upload {name[:128]!r}.")
+        return json_response({"trace_id": trace_id, "spans": trace_spans(records, now_ns=self._clock.time_ns())})
+
+    async def cancel(self, request: Request) -> Response:
+        """Ask that a run be cancelled."""
+        return await self._wish(request, "cancel")
+
+    async def resume(self, request: Request) -> Response:
+        """Ask that a paused or quarantined run be tried again."""
+        return await self._wish(request, "resume")
+
+    async def _wish(self, request: Request, wish: Literal["cancel", "resume"]) -> Response:
+        check_intended(request.headers)
+        run_id = request.path_params["run_id"]
+        reason = await _reason(request)
+        await self._fresh()
+        run = await self._projection.run(lambda db: find_run(db, run_id))
+        if run is None:
+            raise NotFoundError(f"There is no run {run_id[:128]!r}. Nothing was changed.")
+        if run.ending:
+            raise BadRequestError(f"The run {run_id} has ended already: {run.ending}. Nothing was changed.")
+        message = InboxMessage(wish, reason or "asked for on the dashboard")
+        position = await self._log.append(INBOX_PREFIX + run_id, [Record(msgspec.json.encode(message))], use_reserve=True)
+        return json_response({"run_id": run_id, "wish": wish, "position": position}, status=202)
+
+    async def _fresh(self) -> None:
+        """Let the page state reach the log's present end, so that whoever wrote something finds it."""
+        if not await self._projection.caught_up(self._log.end_position, timeout_s=2.0) and self._projection.error:
+            raise UnavailableError("The page state no longer follows the log; the application's log says why.")
+
+
+async def _reason(request: Request) -> str:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > _BODY_MAX_BYTES:
+            raise BadRequestError(f"The request is longer than {_BODY_MAX_BYTES} bytes. Nothing was changed.")
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json" or not body:
+        return ""
+    try:
+        return msgspec.json.decode(body, type=_Wish).reason[:1000]
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequestError(f"The request's body is not what was expected: {error}. Nothing was changed.") from None
+
+
+def _as_json(record: StoredRecord) -> dict[str, Any]:
+    try:
+        value: Any = msgspec.json.decode(record.value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        value = record.value.decode("utf-8", "replace")  # cut, or never JSON
+    return {"position": record.position, "time_ns": record.time_ns, "value": value}

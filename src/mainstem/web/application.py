@@ -1,0 +1,285 @@
+"""The dashboard as one ASGI application, under whatever prefix it is mounted."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp
+
+from mainstem.base.errors import MainstemError
+from mainstem.host.clock import Clock
+from mainstem.log.contract import Log
+from mainstem.ui.html import el
+from mainstem.ui.panel import Fragment, GroupFacts, LiveFacts, Page, PageRequest, PageView, Panel
+from mainstem.web.answers import error_response, html_response, wants_html
+from mainstem.web.api import Api
+from mainstem.web.errors import NotFoundError, UnavailableError, WebError
+from mainstem.web.hub import TICK_EVERY_S, Address, Hub, Rendering, TooManyReadersError
+from mainstem.web.panels.overview import OverviewPanel
+from mainstem.web.panels.records import RecordsPanel
+from mainstem.web.panels.runs import RunsPanel
+from mainstem.web.panels.streams import StreamsPanel
+from mainstem.web.panels.traces import TracesPanel
+from mainstem.web.projection import Projection
+from mainstem.web.security import Gate
+from mainstem.web.shell import Shell
+from mainstem.web.static import StaticFiles
+
+PAGES_FILE = "pages.sqlite"
+"""Name of the page state within the data directory."""
+
+_FRESH_WITHIN_S = 1.0
+_STATS_FOR_S = 2.0
+_QUERY_MAX_CHARS = 2_000
+
+
+class Dashboard:
+    """Pages, live streams and API over one log.
+
+    Args:
+        log: The log.
+        directory: The data directory, for the page state.
+        clock: The time.
+        panels: What services show.
+        routes: What services serve, by the name that is the first part of their addresses.
+        groups: Tells how the consumer groups do.
+        token: What every request needs; ``None`` lets in this machine alone.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        directory: Path,
+        *,
+        clock: Clock,
+        panels: Sequence[Panel] = (),
+        routes: Mapping[str, Sequence[BaseRoute]] | None = None,
+        groups: Callable[[], Sequence[GroupFacts]] = tuple,
+        token: str | None = None,
+    ) -> None:
+        self._log = log
+        self._clock = clock
+        self._groups = groups
+        everything: Sequence[Panel] = (OverviewPanel(), RunsPanel(), TracesPanel(), StreamsPanel(), *panels, RecordsPanel())
+        self._pages = [page for panel in everything for page in panel.pages()]
+        self._matchers = [(_path_pattern(page.path), page) for page in self._pages]
+        self._files = StaticFiles()
+        self._shell = Shell(self._pages, self._files)
+        self._projection = Projection(log, directory / PAGES_FILE, everything, self._on_change)
+        self._hub = Hub(self._render_address)
+        self._projection.watched = lambda: self._hub.reader_count > 0
+        self._facts = LiveFacts(now_ns=0)
+        self._facts_until_s = 0.0
+        self._ticking: asyncio.Task[None] | None = None
+        self.asgi: ASGIApp = build_asgi(self, routes or {}, token)
+
+    @property
+    def projection(self) -> Projection:
+        """The page state."""
+        return self._projection
+
+    @property
+    def hub(self) -> Hub:
+        """The live pages."""
+        return self._hub
+
+    @property
+    def files(self) -> StaticFiles:
+        """The files that pages need."""
+        return self._files
+
+    def api(self) -> Api:
+        """Return the HTTP API over this dashboard's page state."""
+        return Api(self._log, self._projection, self._clock)
+
+    async def start(self) -> None:
+        """Open the page state and follow the log."""
+        await self._projection.start()
+
+    async def stop(self) -> None:
+        """End all streams and close the page state. Idempotent."""
+        self._hub.close()
+        if self._ticking is not None:
+            self._ticking.cancel()
+            with suppress(asyncio.CancelledError):  # that it ended is what was wanted
+                await self._ticking
+            self._ticking = None
+        await self._projection.stop()
+
+    # ---- pages
+
+    async def page(self, request: Request) -> Response:
+        """Answer a request for a page."""
+        base = base_of(request)
+        address = Address(request.path_params["path"], request.url.query[:_QUERY_MAX_CHARS], base)
+        await self._projection.caught_up(self._log.end_position, _FRESH_WITHIN_S)
+        rendering = await self._render_address(address)
+        if rendering.view is None:
+            raise NotFoundError(f"There is no page {address.path[:200]!r}.")
+        return html_response(
+            self._shell.document(
+                rendering.view, base=base, path=address.path, query=address.query, position=rendering.position
+            )
+        )
+
+    async def events(self, request: Request) -> Response:
+        """Answer a request for a page's live stream."""
+        query = request.query_params
+        asked = request.headers.get("last-event-id") or query.get("after", "0")
+        after = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 19 else 0
+        address = Address(query.get("path", "")[:1000], query.get("query", "")[:_QUERY_MAX_CHARS], base_of(request))
+        if self._find(address.path) is None:
+            raise NotFoundError(f"There is no page {address.path[:200]!r}.")
+        stream = self._hub.stream(address, after)
+        try:
+            first = await anext(stream)
+        except TooManyReadersError:
+            raise UnavailableError("Too many live pages are open; this one is shown as of now.") from None
+        if self._ticking is None:
+            self._ticking = asyncio.create_task(self._tick(), name="mainstem tick")
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(_chain(first, stream), headers=headers, media_type="text/event-stream")
+
+    def error_page(self, request: Request, error: WebError) -> Response:
+        """Return an error as a page of the dashboard."""
+        view = PageView(
+            {404: "Not found"}.get(error.status, "That did not work"),
+            [Fragment("error", el("div", el("p", error.message), el("p", el("a", "To the overview", href=base_of(request))), class_="empty"))],
+            frozenset(),
+        )
+        document = self._shell.document(view, base=base_of(request), path="", query="", position=0)
+        return html_response(document, status=error.status)
+
+    async def _render_address(self, address: Address) -> Rendering:
+        found = self._find(address.path)
+        if found is None:
+            return Rendering(None, self._projection.position)
+        page, parameters = found
+        facts = await self._live_facts()
+        request = PageRequest(parameters, parse_query(address.query), address.base, facts)
+
+        def render(db: sqlite3.Connection) -> Rendering:
+            return Rendering(page.render(db, request), self._projection.position)
+
+        return await self._projection.run(render)
+
+    def _find(self, path: str) -> tuple[Page, Mapping[str, str]] | None:
+        for pattern, page in self._matchers:
+            match = pattern.fullmatch(path)
+            if match:
+                return page, match.groupdict()
+        return None
+
+    async def _live_facts(self) -> LiveFacts:
+        now_s = self._clock.monotonic_s()
+        if now_s >= self._facts_until_s:
+            self._facts_until_s = now_s + _STATS_FOR_S
+            stats = await self._log.stats()
+            self._facts = LiveFacts(
+                now_ns=self._clock.time_ns(),
+                end_position=stats.end_position,
+                record_count=stats.record_count,
+                stream_count=stats.stream_count,
+                size_bytes=stats.size_bytes,
+            )
+        facts = self._facts
+        return LiveFacts(
+            now_ns=self._clock.time_ns(),
+            end_position=facts.end_position,
+            record_count=facts.record_count,
+            stream_count=facts.stream_count,
+            size_bytes=facts.size_bytes,
+            groups=self._groups(),
+        )
+
+    # ---- changes
+
+    def _on_change(self, _position: int, topics: set[str]) -> None:
+        self._hub.notify(topics)
+
+    async def _tick(self) -> None:
+        while self._hub.reader_count:
+            await asyncio.sleep(TICK_EVERY_S)
+            self._hub.notify({"tick"})
+        self._ticking = None
+
+
+def build_asgi(dashboard: Dashboard, routes: Mapping[str, Sequence[BaseRoute]], token: str | None) -> ASGIApp:
+    """Return the ASGI application: static files, API, streams, what services serve, and pages."""
+    services: list[BaseRoute] = [Mount(f"/{name}", routes=[*of_service, _page_route(dashboard, name)]) for name, of_service in routes.items()]
+
+    async def on_error(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException):
+            error = _as_web_error(error)
+        if isinstance(error, WebError) and wants_html(request.headers):
+            return dashboard.error_page(request, error)
+        assert isinstance(error, MainstemError)
+        return error_response(error, request.headers)
+
+    app = Starlette(
+        routes=[
+            Route("/static/{name:path}", dashboard.files.serve, methods=["GET"]),
+            Route("/events", dashboard.events, methods=["GET"]),
+            Mount("/api", routes=list(dashboard.api().routes())),
+            *services,
+            Route("/{path:path}", dashboard.page, methods=["GET"]),
+        ],
+        exception_handlers={WebError: on_error, HTTPException: on_error},
+    )
+    app.router.redirect_slashes = False
+    return Gate(app, token)
+
+
+def _as_web_error(error: HTTPException) -> WebError:
+    found = NotFoundError("There is nothing at this address.") if error.status_code == 404 else WebError(str(error.detail))
+    found.status = error.status_code
+    return found
+
+
+def _page_route(dashboard: Dashboard, name: str) -> Route:
+    """Return the pages below a service's name: what the service itself does not serve."""
+
+    async def page(request: Request) -> Response:
+        rest = request.path_params["path"]
+        request.path_params["path"] = f"{name}/{rest}" if rest else name
+        # The mount has moved the root to itself; pages link from the dashboard's.
+        request.scope["root_path"] = request.scope["root_path"].removesuffix("/" + name)
+        return await dashboard.page(request)
+
+    return Route("/{path:path}", page, methods=["GET"])
+
+
+def _path_pattern(path: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", path)
+    return re.compile("".join(re.escape(part) if index % 2 == 0 else f"(?P<{part}>[^/]+)" for index, part in enumerate(parts)))
+
+
+def parse_query(query: str) -> dict[str, str]:
+    """Return a query's parameters; of repeated ones the last."""
+    try:
+        return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=50))
+    except ValueError:
+        return {}  # more parameters than any page has: as if there were none
+
+
+def base_of(request: Request) -> str:
+    """Return the address of the dashboard's root, ending in a slash: its mount's prefix."""
+    return str(request.scope.get("root_path", "")).rstrip("/") + "/"
+
+
+async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with aclosing(rest) as parts:
+        yield first
+        async for part in parts:
+            yield part

@@ -1,0 +1,224 @@
+"""Live pages: one stream of server-sent events a page, whose ids are log positions.
+
+Readers of the same address share one rendering: it is made when one of the page's topics changed, at most ten times a
+second, and the fragments that differ from before go to all of them as the same bytes. Who connects names the position
+that the page shows (the browser does, as ``Last-Event-ID``, when a connection broke); where the page state is further,
+the whole page is sent, so nothing that happened in between is lost. Who does not read fast enough is cut off, and comes
+back that way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from typing import Final
+
+import msgspec
+
+from mainstem.ui.panel import PageView
+from mainstem.web.shell import fragment_element
+
+_logger = logging.getLogger(__name__)
+
+READERS_MAX: Final = 1_000
+"""Most streams at a time."""
+
+QUEUE_MAX_EVENTS: Final = 256
+"""Fragments that may wait for a slow reader before it is cut off."""
+
+HEARTBEAT_S: Final = 15.0
+"""Longest silence on a stream."""
+
+RENDER_EVERY_S: Final = 0.1
+"""Shortest time between two renderings of a page."""
+
+TICK_EVERY_S: Final = 5.0
+"""How often pages are rendered that follow the topic ``tick``: those that show rates."""
+
+
+class Address(msgspec.Struct, frozen=True):
+    """A page, as readers share it.
+
+    Attributes:
+        path: Below the dashboard's root.
+        query: Its query string.
+        base: Address of the root, which is in its links.
+    """
+
+    path: str
+    query: str
+    base: str
+
+
+class Rendering(msgspec.Struct, frozen=True):
+    """A page as of a position; ``view`` is ``None`` when there is no such page any more."""
+
+    view: PageView | None
+    position: int
+
+
+Render = Callable[[Address], Awaitable[Rendering]]
+"""Renders a page from the present page state."""
+
+
+class TooManyReadersError(Exception):
+    """There are :data:`READERS_MAX` streams already."""
+
+
+class _Reader:
+    """One browser's stream: a bounded queue of events; ``None`` ends it."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUE_MAX_EVENTS + 1)
+        self.behind = False
+
+    def send(self, event: bytes) -> None:
+        if self.behind:
+            return
+        if self.queue.qsize() >= QUEUE_MAX_EVENTS:
+            self.end()
+            return
+        self.queue.put_nowait(event)
+
+    def end(self) -> None:
+        """Cut it off after what it has been sent."""
+        if not self.behind:
+            self.behind = True
+            self.queue.put_nowait(None)
+
+
+class _Room:
+    """The readers of one address, and what they were shown last."""
+
+    def __init__(self, address: Address, render: Render) -> None:
+        self.address = address
+        self.readers: set[_Reader] = set()
+        self.topics: frozenset[str] = frozenset()
+        self._render = render
+        self._shown: dict[str, bytes] = {}
+        self._dirty = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def mark(self) -> None:
+        """Have it rendered again."""
+        self._dirty.set()
+
+    async def join(self, reader: _Reader, after: int) -> None:
+        """Let a reader in, whose page shows the position ``after``."""
+        self.readers.add(reader)
+        rendering = await self._render(self.address)
+        if rendering.view is None:
+            reader.end()
+            return
+        self.topics = rendering.view.topics
+        elements = _elements(rendering.view)
+        if not self._shown:
+            self._shown = elements
+        if rendering.position != after:
+            # Also where the reader is ahead: the page state may have been made again from the log's beginning.
+            for element in elements.values():
+                reader.send(event(rendering.position, element))
+        self.mark()  # what changed while it was rendered had no topics yet to be found by
+        if self._task is None:
+            self._task = asyncio.create_task(self._keep_live(), name=f"mainstem live {self.address.path}")
+
+    def close(self) -> None:
+        """End all streams."""
+        if self._task is not None:
+            self._task.cancel()
+        for reader in self.readers:
+            reader.end()
+
+    async def _keep_live(self) -> None:
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            try:
+                rendering = await self._render(self.address)
+            except Exception:
+                # One page's fault ends its own streams; browsers come back, and see the error as a page.
+                _logger.exception("the page %r could not be rendered", self.address.path)
+                for reader in self.readers:
+                    reader.end()
+                return
+            if rendering.view is not None:
+                self._send(rendering.view, rendering.position)
+            await asyncio.sleep(RENDER_EVERY_S)
+
+    def _send(self, view: PageView, position: int) -> None:
+        elements = _elements(view)
+        changed = [element for name, element in elements.items() if self._shown.get(name) != element]
+        self._shown = elements
+        self.topics = view.topics
+        for element in changed:
+            sent = event(position, element)
+            for reader in self.readers:
+                reader.send(sent)
+
+
+class Hub:
+    """All live pages.
+
+    Args:
+        render: Renders a page.
+    """
+
+    def __init__(self, render: Render) -> None:
+        self._render = render
+        self._rooms: dict[Address, _Room] = {}
+        self._closed = False
+
+    @property
+    def reader_count(self) -> int:
+        """How many streams there are."""
+        return sum(len(room.readers) for room in self._rooms.values())
+
+    def notify(self, topics: Collection[str]) -> None:
+        """Have those pages rendered again that follow one of the topics."""
+        for room in self._rooms.values():
+            if not room.topics.isdisjoint(topics):
+                room.mark()
+
+    async def stream(self, address: Address, after: int) -> AsyncGenerator[bytes, None]:
+        """Yield the events of a page's stream, from the position that the page shows, until the hub is closed.
+
+        Raises:
+            TooManyReadersError: There are too many streams already.
+        """
+        if self.reader_count >= READERS_MAX or self._closed:
+            raise TooManyReadersError
+        reader = _Reader()
+        room = self._rooms.setdefault(address, _Room(address, self._render))
+        try:
+            await room.join(reader, after)
+            yield b"retry: 1000\n\n"
+            while True:
+                try:
+                    sent = await asyncio.wait_for(reader.queue.get(), HEARTBEAT_S)
+                except TimeoutError:
+                    sent = b":\n\n"  # tells proxies, and us, that the other end is there
+                if sent is None:
+                    return
+                yield sent
+        finally:
+            room.readers.discard(reader)
+            if not room.readers and self._rooms.get(address) is room:
+                del self._rooms[address]
+                room.close()
+
+    def close(self) -> None:
+        """End all streams. Idempotent."""
+        self._closed = True
+        for room in self._rooms.values():
+            room.close()
+
+
+def _elements(view: PageView) -> dict[str, bytes]:
+    return {fragment.id: fragment_element(fragment, travelling=True).encode() for fragment in view.fragments}
+
+
+def event(position: int, data: bytes) -> bytes:
+    """Return a server-sent event: its id, and each line of its data."""
+    lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    return b"id: %d\n" % position + b"".join(b"data: " + line + b"\n" for line in lines) + b"\n"

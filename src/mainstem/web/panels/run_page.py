@@ -1,0 +1,222 @@
+"""The page of one run: what it is about, what went wrong, its timeline, steps, inputs, result and log lines."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from mainstem.flow.history import RunFold, decode_entry
+from mainstem.flow.journal import (
+    JOURNAL_PREFIX,
+    LOG_LINES_PREFIX,
+    ErrorInfo,
+    JournalEntry,
+    LogLine,
+    RunCompleted,
+    RunFailed,
+    Started,
+    StepCompleted,
+    StepFailed,
+    StepStarted,
+)
+from mainstem.flow.spans import run_spans
+from mainstem.log.contract import StoredRecord
+from mainstem.trace.waterfall import build_waterfall
+from mainstem.ui.format import age_element, format_duration, shorten, time_element
+from mainstem.ui.html import Child, Html, el
+from mainstem.ui.icons import icon
+from mainstem.ui.panel import Fragment, PageRequest, PageView
+from mainstem.ui.parts import address, card, code_block, facts, json_block, link, notice, one_line, pill, table
+from mainstem.web.panels import records as kept
+from mainstem.web.waterfall_view import waterfall_table
+
+STEPS_SHOWN: Final = 500
+"""Latest attempts that the table of steps shows."""
+
+LINES_SHOWN: Final = 500
+"""Latest log lines that are shown."""
+
+_TONES: Final = {"failed": "bad", "quarantined": "bad", "retrying": "warn", "paused": "warn"}
+_decode_line = msgspec.json.Decoder(LogLine).decode
+
+
+def render_run(db: sqlite3.Connection, request: PageRequest, run: RunFold) -> PageView:
+    """Render one run."""
+    records = kept.of_stream(db, JOURNAL_PREFIX + run.run_id)
+    lines = _lines(kept.of_stream(db, LOG_LINES_PREFIX + run.run_id, limit=LINES_SHOWN))
+    entries = _entries(records)
+    now_ns = request.facts.now_ns
+    state = run.state(now_ns)
+    waterfall = build_waterfall(run_spans(records, now_ns=now_ns), now_ns)
+    fragments = [
+        Fragment("opening", _opening(request, run, state), live=True),
+        Fragment("facts", _facts(request, run)),
+        Fragment("timeline", card("Timeline", waterfall_table(waterfall, "Steps and waiting of this run, in time")), label="Timeline"),
+        Fragment("steps", _steps(request, entries), label="Steps"),
+        Fragment("values", _values(entries), label="Input and result"),
+        Fragment("lines", _log(lines), label="Log lines"),
+    ]
+    title = el("span", run.function, class_="dim") if run.function else ""
+    return PageView(run.run_id, fragments, frozenset({"run:" + run.run_id, "stream:" + LOG_LINES_PREFIX + run.run_id}), title, [("Runs", "runs")])
+
+
+def _entries(records: Sequence[StoredRecord]) -> list[tuple[StoredRecord, JournalEntry]]:
+    entries = []
+    for record in records:
+        try:
+            entries.append((record, decode_entry(record.value)))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue  # of another version: the stream's own page shows it all the same
+    return entries
+
+
+def _lines(records: Sequence[StoredRecord]) -> list[LogLine]:
+    lines = []
+    for record in records:
+        try:
+            lines.append(_decode_line(record.value))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue  # no log line of ours: the stream's own page shows it all the same
+    return lines
+
+
+def _opening(request: PageRequest, run: RunFold, state: str) -> Html:
+    message = run.summary(request.facts.now_ns).message
+    retry_at_ns = min((one.retry_at_ns for one in run.retrying.values()), default=0)
+    when: Child = (" It begins ", age_element(retry_at_ns, request.facts.now_ns), ".") if retry_at_ns else None
+    sentence = notice(_TONES.get(state, "calm"), el("p", message, when)) if message else None
+    return el("div", el("div", pill(state), _buttons(request, run, state), class_="state-line"), sentence, class_="opening")
+
+
+def _buttons(request: PageRequest, run: RunFold, state: str) -> Html | None:
+    if run.ending or not request.facts.writable:
+        return None
+
+    def button(action: str, words: str, picture: str, question: str) -> Html:
+        return el(
+            "button",
+            icon(picture),
+            words,
+            type="button",
+            class_="button",
+            hx_post=address(request.base, f"api/runs/{run.run_id}/{action}"),
+            hx_swap="none",
+            hx_confirm=question or None,
+        )
+
+    return el(
+        "div",
+        button("resume", "Resume", "play", "") if state in {"paused", "quarantined"} else None,
+        button("cancel", "Cancel run", "stop", f"Cancel {run.run_id}? It ends, and nothing of it is tried again."),
+        class_="buttons",
+    )
+
+
+def _facts(request: PageRequest, run: RunFold) -> Html:
+    base = request.base
+    now_ns = request.facts.now_ns
+    trigger = (
+        link(base, f"streams/{run.trigger.stream}", f"{run.trigger.stream} @ {run.trigger.position}", query={"before": str(run.trigger.position + 1)})
+        if run.trigger
+        else None
+    )
+    return facts(
+        [
+            ("Function", run.function),
+            ("Queue", run.queue),
+            ("Started by", trigger),
+            ("About", " ".join(run.about)),
+            ("Began", time_element(run.started_ns)),
+            ("Ended", time_element(run.ended_ns) if run.ended_ns else None),
+            ("Took" if run.ended_ns else "So far", format_duration(max(0, (run.ended_ns or now_ns) - run.started_ns))),
+            ("Wakes", age_element(run.wake_at_ns, now_ns) if run.wake_at_ns > now_ns else None),
+            ("Steps done", f"{run.steps:,}"),
+            ("Failed attempts", f"{run.failures:,}" if run.failures else None),
+            ("Taken over", f"{run.claims:,} times" if run.claims > 1 else "once" if run.claims else None),
+            ("Trace", link(base, f"traces/{run.trace_id}", run.trace_id[:16] + "…", class_="mono") if run.trace_id else None),
+            ("Journal", link(base, f"streams/{JOURNAL_PREFIX}{run.run_id}", f"{JOURNAL_PREFIX}{shorten(run.run_id, 24)}", class_="mono")),
+        ]
+    )
+
+
+def _steps(request: PageRequest, entries: Sequence[tuple[StoredRecord, JournalEntry]]) -> Html:
+    ended = {
+        (entry.key, entry.attempt) for _record, entry in entries if isinstance(entry, StepCompleted | StepFailed)
+    }
+    began = {(entry.key, entry.attempt): record for record, entry in entries if isinstance(entry, StepStarted)}
+    latest = {key: max(attempt for other, attempt in began if other == key) for key, _attempt in began}
+    rows: list[Sequence[Child]] = []
+    for record, entry in entries:
+        match entry:
+            case StepCompleted():
+                took_ns = record.time_ns - entry.started_ns
+                rows.append(_step_row("completed", entry, record, took_ns, el("code", one_line(bytes(entry.result)), class_="value")))
+            case StepFailed():
+                rows.append(_step_row("retrying" if entry.retry_at_ns else "failed", entry, record, record.time_ns - entry.started_ns, _error(entry.error)))
+            case StepStarted() if (entry.key, entry.attempt) not in ended:
+                is_last = latest[entry.key] == entry.attempt and not any(key == entry.key for key, _ in ended)
+                rows.append(_step_row("running" if is_last else "died", entry, record, 0, "" if is_last else "its process ended before it did"))
+    columns = (("State", ""), ("Step", ""), ("Attempt", "number"), ("Result", "wide"), ("Waited", "number"), ("Took", "number"), ("At", ""))
+    left_out = max(0, len(rows) - STEPS_SHOWN)
+    more = el("p", f"{left_out:,} earlier attempts are not shown here.", class_="dim") if left_out else None
+    shown = table("Steps of this run, by time of their end", columns, rows[-STEPS_SHOWN:], empty=el("p", "No step has ended yet."))
+    return card("Steps", more, shown)
+
+
+def _step_row(state: str, entry: StepCompleted | StepFailed | StepStarted, record: StoredRecord, took_ns: int, shown: Child) -> Sequence[Child]:
+    waited_ns = 0 if isinstance(entry, StepStarted) else entry.waited_ns
+    words = {"retrying": "failed"}.get(state, state)
+    return (
+        pill("failed" if state == "retrying" else state, words),
+        el("span", entry.key, class_="mono"),
+        str(entry.attempt),
+        shown,
+        format_duration(waited_ns) if waited_ns else el("span", "–", class_="dim"),
+        format_duration(max(0, took_ns)) if took_ns else el("span", "–", class_="dim"),
+        time_element(record.time_ns, with_date=False),
+    )
+
+
+def _error(error: ErrorInfo) -> Html:
+    head = f"{error.type}: {shorten(error.message, 300)}"
+    if not error.traceback:
+        return el("span", head, class_="bad-text")
+    return el(
+        "details",
+        el("summary", head, class_="bad-text"),
+        code_block(error.traceback, "Traceback"),
+    )
+
+
+def _values(entries: Sequence[tuple[StoredRecord, JournalEntry]]) -> Html:
+    boxes = []
+    for _record, entry in entries:
+        match entry:
+            case Started():
+                boxes.append(card("Input", json_block(bytes(entry.arguments), "Input")))
+            case RunCompleted():
+                boxes.append(card("Result", json_block(bytes(entry.result), "Result")))
+            case RunFailed() if entry.error.traceback:
+                boxes.append(card("Error", code_block(entry.error.traceback, "Traceback of the run's error")))
+            case _:
+                continue
+    return el("div", boxes, class_="columns")
+
+
+def _log(lines: Sequence[LogLine]) -> Html:
+    if not lines:
+        return card("Log lines", el("div", "Nothing was logged while it ran.", class_="empty"))
+    items = [
+        el(
+            "li",
+            time_element(line.time_ns, with_date=False),
+            el("span", line.level, class_=f"level {line.level.lower()}" if line.level.isalpha() else "level"),
+            el("span", f"{line.step_key} ", class_="dim mono") if line.step_key else None,
+            el("span", line.message, class_="message"),
+        )
+        for line in lines
+    ]
+    return card("Log lines", el("ol", items, class_="lines", tabindex=0, aria_label="Log lines"))

@@ -1,0 +1,67 @@
+"""One trace, end to end: requests, waits, events, runs, steps and log lines in one waterfall."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Sequence
+
+from mainstem.log.contract import StoredRecord
+from mainstem.trace.waterfall import build_waterfall
+from mainstem.ui.format import format_duration, time_element
+from mainstem.ui.html import el
+from mainstem.ui.panel import Fragment, Page, PageRequest, PageView
+from mainstem.ui.parts import card, facts, link
+from mainstem.web.panels import records as kept
+from mainstem.web.panels.runs import runs_of_trace, runs_table
+from mainstem.web.trace_view import trace_spans
+from mainstem.web.waterfall_view import waterfall_table
+
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
+
+
+class TracesPanel:
+    """Shows what :mod:`.records` keeps, by trace."""
+
+    name = "traces"
+    version = 1
+    patterns: Sequence[str] = ()
+    schema = ""
+
+    def apply(self, _db: sqlite3.Connection, _records: Sequence[StoredRecord]) -> set[str]:
+        """Project nothing of its own."""
+        return set()
+
+    def pages(self) -> Sequence[Page]:
+        """Return the page of one trace."""
+        return (Page("traces/{trace_id}", render_trace),)
+
+
+def render_trace(db: sqlite3.Connection, request: PageRequest) -> PageView | None:
+    """Render one trace."""
+    trace_id = request.path["trace_id"]
+    records = kept.of_trace(db, trace_id) if _TRACE_ID.fullmatch(trace_id) else []
+    if not records:
+        return None
+    now_ns = request.facts.now_ns
+    waterfall = build_waterfall(trace_spans(records, now_ns=now_ns), now_ns)
+    runs = runs_of_trace(db, trace_id)
+    uploads = sorted({record.stream for record in records if record.stream.startswith("$upload.")})
+    about = sorted({entity for record in records for entity in record.headers.get("about", "").split()})
+    pairs = [
+        ("Began", time_element(waterfall.start_ns)),
+        ("Took", format_duration(waterfall.duration_ns)),
+        ("About", ", ".join(about[:20])),
+        ("Records", f"{len(records):,}"),
+        (
+            "Uploads",
+            [link(request.base, f"uploads/{stream.removeprefix('$upload.')}", stream.removeprefix("$upload."), class_="mono") for stream in uploads],
+        ),
+    ]
+    fragments = [
+        Fragment("facts", facts([(name, el("span", value)) for name, value in pairs if value])),
+        Fragment("waterfall", card("From the first request to the last record", waterfall_table(waterfall, "The trace's spans, in time")), label="Waterfall"),
+    ]
+    if runs:
+        fragments.append(Fragment("runs", card("Runs", runs_table(runs, request, "Runs of this trace")), label="Runs"))
+    return PageView("Trace " + trace_id[:16], fragments, frozenset({"trace:" + trace_id}), el("span", trace_id, class_="mono dim"))

@@ -1,0 +1,110 @@
+"""A waterfall as a table with one line of SVG a row: the same rows that the command prints."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mainstem.trace.waterfall import Row, Waterfall
+from mainstem.ui.charts import Segment, track
+from mainstem.ui.format import format_duration, shorten
+from mainstem.ui.html import Html, el
+
+_DEPTH_SHOWN: Final = 8
+_WORDS: Final = {"ok": "", "error": "failed", "died": "its process died", "running": "running"}
+_LEGEND: Final = (
+    ("work", "work"),
+    ("wait", "waiting"),
+    ("error", "failed"),
+    ("died", "died"),
+    ("running", "running"),
+    ("event", "event"),
+    ("log", "log line"),
+)
+
+
+def waterfall_table(waterfall: Waterfall, caption: str) -> Html:
+    """Return a waterfall; a sentence where it has no rows."""
+    if not waterfall.rows:
+        return el("div", "Nothing to draw yet.", class_="empty")
+    left_out = el("p", f"{waterfall.left_out} more rows are not drawn.", class_="dim") if waterfall.left_out else None
+    head = el(
+        "tr",
+        el("th", "What", scope="col"),
+        el("th", _axis(waterfall.duration_ns), scope="col", class_="axis", aria_label="When"),
+        el("th", "Took", scope="col", class_="number"),
+    )
+    kinds = {segment.class_ for row in waterfall.rows for segment in _segments(row, waterfall)}
+    return el(
+        "div",
+        el(
+            "table",
+            el("caption", caption, class_="hidden"),
+            el("thead", head),
+            el("tbody", [_line(row, waterfall) for row in waterfall.rows]),
+        ),
+        left_out,
+        _legend(kinds),
+        class_="waterfall",
+    )
+
+
+def _axis(duration_ns: int) -> Html:
+    return el("div", [el("span", format_duration(duration_ns * part // 4) if part else "0") for part in range(5)])
+
+
+def _legend(kinds: set[str]) -> Html:
+    shown = [(class_, word) for class_, word in _LEGEND if class_ in kinds]
+    return el(
+        "div",
+        [
+            el("span", track_swatch(class_), word, class_="key")
+            for class_, word in shown
+        ],
+        class_="legend",
+        aria_hidden="true",
+    )
+
+
+def track_swatch(class_: str) -> Html:
+    """Return a small sample of how a kind of row is drawn."""
+    shape = (
+        el("circle", cx=7, cy=7, r=3, class_=class_)
+        if class_ in {"event", "log"}
+        else el("rect", x=0, y=2, width=14, height=10, rx=2, class_=class_)
+    )
+    return el("svg", shape, class_="track", width=14, height=14)
+
+
+def _segments(row: Row, waterfall: Waterfall) -> list[Segment]:
+    whole = waterfall.duration_ns
+    span = row.span
+
+    def place(start_ns: int, end_ns: int, class_: str) -> Segment:
+        return Segment((start_ns - waterfall.start_ns) / whole, max(0, end_ns - start_ns) / whole, class_)
+
+    waits = [place(start_ns, end_ns, "wait") for start_ns, end_ns in row.waits]
+    if span.kind in {"event", "log"}:
+        return [*waits, place(span.start_ns, span.start_ns, span.kind)]
+    if span.kind == "wait":
+        return [place(span.start_ns, row.end_ns, "wait")]
+    look = {"error": "error", "died": "died", "running": "running"}.get(span.status, "")
+    kind = {"run": "run", "request": "request"}.get(span.kind, "work")
+    return [*waits, place(span.start_ns, row.end_ns, f"{kind} {look}".strip() if span.kind == "run" else look or kind)]
+
+
+def _line(row: Row, waterfall: Waterfall) -> Html:
+    span = row.span
+    instant = span.kind in {"event", "log"}
+    took = "" if instant else format_duration(max(0, row.worked_ns))
+    word = _WORDS[span.status] if not instant else ""
+    waited = f", waited {format_duration(row.waited_ns)}" if row.waited_ns else ""
+    sentence = f"{span.name}: {took or 'an instant'}{waited}{', ' + word if word else ''}"
+    depth = min(row.depth, _DEPTH_SHOWN)
+    detail = el("span", shorten(span.detail, 200), class_="detail") if span.detail else None
+    status = el("span", word, class_=f"word {span.status}") if word else None
+    return el(
+        "tr",
+        el("th", el("span", span.name, class_="name"), status, detail, scope="row", class_=f"depth-{depth} {span.kind}"),
+        el("td", track(_segments(row, waterfall), sentence), class_="bar"),
+        el("td", took, class_="number"),
+    )
