@@ -93,6 +93,7 @@ def stored(disk: SimulatedDisk) -> Values:
 def reopened(disk: SimulatedDisk) -> TornTail | None:
     """Open a log as its owner does, synchronously; return what was set aside. Then the process is dead."""
     process = disk.another_process()
+    process.make_directory(DIRECTORY)
     try:
         return recover(process, SimulatedClock(), DIRECTORY, SETTINGS).torn
     finally:

@@ -106,7 +106,7 @@ def test_bit_flip_at_every_byte_after_a_kill() -> None:
 
 
 def test_bit_flip_before_an_end_mark() -> None:
-    """After a clean close a flipped bit in any frame is refused, also in the last commit; the mark itself is only torn."""
+    """After a clean close a flipped bit in any frame is refused, the last commit's too; the mark itself is torn."""
     headers = headers_of(CLEAN)
     assert headers[-1].kind == CLEAN_END
     for frame in headers:
