@@ -4,7 +4,7 @@ A step counts when its result is durable and the workflow goes on; starts and en
 for everyone. DBOS is measured on SQLite and on PostgreSQL, each with workflows of plain functions (in threads) and of
 coroutines; the better counts.
 
-The raw limit is a bare loop of write and ``fdatasync`` of what one commit of steps carries: 256 B, about the size of a
+The raw limit is a bare loop of write and ``fdatasync`` of what one commit of steps carries: 200 B, about the size of a
 step's record, for as many steps as can wait at the same time (one a run).
 """
 
@@ -14,7 +14,7 @@ from bench.model import Bench, Contender
 from bench.peers.postgres import postgres_server
 
 _MODULES = "bench.contenders"
-_STEP_BYTES = 256
+_STEP_BYTES = 200
 _MODES = (("functions", "sync"), ("coroutines", "async"))
 
 
