@@ -23,6 +23,9 @@ from mainstem.services.media.errors import EncodeError, Mp4Error, SourceDamagedE
 from mainstem.services.media.plan import AAC_FRAME_SAMPLES, AUDIO_RATE_HZ, AudioPlan, Chunk, Picture, Rendition, Timing
 from mainstem.services.media.source import Limits
 
+UNFINISHED_PREFIX = "unfinished-"
+"""Names in a work directory that begin like this are an encoder's; where no encoder runs they are left from a crash."""
+
 _OUTPUT_MAX_BYTES = 4 << 30
 
 
@@ -85,7 +88,7 @@ async def encode_chunk(
     """
     finding = ""
     for seek_s in chunk.seeks_s:
-        with tempfile.TemporaryDirectory(prefix="tmp-", dir=encoder.work) as name:
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED_PREFIX, dir=encoder.work) as name:
             directory = Path(name)
             arguments = video_arguments(
                 encoder.source, picture, timing, renditions, chunk, seek_s=seek_s, preset=encoder.preset
@@ -108,7 +111,7 @@ async def encode_audio(
     Raises:
         EncodeError: ffmpeg failed, or wrote sound of another length.
     """
-    with tempfile.TemporaryDirectory(prefix="tmp-", dir=encoder.work) as name:
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED_PREFIX, dir=encoder.work) as name:
         directory = Path(name)
         said = await _run(encoder, audio_arguments(encoder.source, demuxer, audio), directory, env)
         finding = await asyncio.to_thread(_check_audio, directory / "audio.mp4", audio)

@@ -1,0 +1,241 @@
+"""Videos on the dashboard: the list with progress, and one video with its player."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from mainstem.log.contract import StoredRecord
+from mainstem.services.media.manifest import PublishedRendition
+from mainstem.services.media.records import (
+    MEDIA_PREFIX,
+    VIDEO_READY,
+    VIDEO_REFUSED,
+    ChunkEncoded,
+    Planned,
+    Progress,
+    SoundEncoded,
+    VideoReady,
+    VideoRefused,
+)
+from mainstem.ui.format import age_element, format_bytes, format_duration, shorten, time_element
+from mainstem.ui.html import Child, Html, el
+from mainstem.ui.panel import Fragment, Page, PageRequest, PageView
+from mainstem.ui.parts import card, facts, link, notice, pager, pill, progress, table
+
+PAGE_ROWS: Final = 50
+"""Videos on one page of the list."""
+
+_decode_progress = msgspec.json.Decoder(Progress).decode
+_decode_ready = msgspec.json.Decoder(VideoReady).decode
+_decode_refused = msgspec.json.Decoder(VideoRefused).decode
+
+
+class _Video(msgspec.Struct, kw_only=True):
+    """A video, folded from its records; ``chunks`` are the indexes of chunks that are durable."""
+
+    video_id: str
+    created_ns: int
+    ended_ns: int = 0
+    filename: str = ""
+    state: str = "processing"
+    trace_id: str = ""
+    planned: Planned | None = None
+    chunks: set[int] = set()
+    encoded_again: int = 0
+    encoded_bytes: int = 0
+    ready: VideoReady | None = None
+    refused: VideoRefused | None = None
+
+
+_decode_video = msgspec.json.Decoder(_Video).decode
+
+
+class VideosPanel:
+    """Projects ``$media.>``, ``video.ready`` and ``video.refused`` into one row a video."""
+
+    name = "videos"
+    version = 1
+    patterns = (MEDIA_PREFIX + ">", VIDEO_READY, VIDEO_REFUSED)
+    schema = """
+CREATE TABLE videos_video (video_id TEXT PRIMARY KEY, created_ns INTEGER NOT NULL, video BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX videos_by_time ON videos_video (created_ns);
+"""
+
+    def apply(self, db: sqlite3.Connection, records: Sequence[StoredRecord]) -> set[str]:
+        """Fold records into rows; the topics are ``videos`` and ``video:<id>``."""
+        topics = {"videos"}
+        for record in records:
+            try:
+                entry = _decode(record)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue  # no record of ours: the stream's own page shows it all the same
+            video_id = entry.video_id if isinstance(entry, VideoReady | VideoRefused) else record.stream.removeprefix(MEDIA_PREFIX)
+            video = _find(db, video_id) or _Video(video_id=video_id, created_ns=record.time_ns)
+            _fold(video, record, entry)
+            db.execute("INSERT OR REPLACE INTO videos_video VALUES (?, ?, ?)", (video_id, video.created_ns, msgspec.json.encode(video)))
+            topics.add("video:" + video_id)
+        return topics
+
+    def pages(self) -> Sequence[Page]:
+        """Return the list and the page of one video."""
+        return (Page("videos", render_list, nav="Videos", icon="videos"), Page("videos/{video_id}", render_video))
+
+
+def _decode(record: StoredRecord) -> Progress | VideoReady | VideoRefused:
+    if record.stream == VIDEO_READY:
+        return _decode_ready(record.value)
+    if record.stream == VIDEO_REFUSED:
+        return _decode_refused(record.value)
+    entry: Progress = _decode_progress(record.value)
+    return entry
+
+
+def _fold(video: _Video, record: StoredRecord, entry: Progress | VideoReady | VideoRefused) -> None:
+    video.trace_id = video.trace_id or record.headers.get("traceparent", "")[3:35]
+    match entry:
+        case Planned():
+            video.planned, video.filename = entry, entry.filename
+        case ChunkEncoded():
+            video.encoded_again += entry.index in video.chunks
+            video.encoded_bytes += entry.size_bytes
+            video.chunks.add(entry.index)
+        case SoundEncoded():
+            video.encoded_bytes += entry.size_bytes
+        case VideoReady():
+            video.state, video.ready, video.filename, video.ended_ns = "ready", entry, entry.filename, record.time_ns
+        case VideoRefused():
+            video.state, video.refused, video.filename, video.ended_ns = "refused", entry, entry.filename, record.time_ns
+
+
+def _find(db: sqlite3.Connection, video_id: str) -> _Video | None:
+    found = db.execute("SELECT video FROM videos_video WHERE video_id = ?", (video_id,)).fetchone()
+    return _decode_video(found[0]) if found else None
+
+
+def render_list(db: sqlite3.Connection, request: PageRequest) -> PageView:
+    """Render the list of videos, newest first."""
+    asked = request.query.get("page", "1")
+    page = int(asked) if asked.isascii() and asked.isdigit() and 0 < len(asked) < 5 and asked != "0" else 1
+    rows = db.execute(
+        "SELECT video FROM videos_video ORDER BY created_ns DESC LIMIT ? OFFSET ?", (PAGE_ROWS + 1, (page - 1) * PAGE_ROWS)
+    ).fetchall()
+    cells = [_row(request, _decode_video(video)) for (video,) in rows[:PAGE_ROWS]]
+    columns = (("State", ""), ("Video", "wide"), ("Chunks", ""), ("Renditions", ""), ("Length", "number"), ("Began", ""), ("Took", "number"))
+    empty = el("p", "No video yet. An upload that is a video becomes one by itself.")
+    body = [table("Videos", columns, cells, empty=empty), pager(request.base, "videos", {}, page, len(rows) > PAGE_ROWS)]
+    return PageView("Videos", (Fragment("videos", Html("".join(body)), label="Videos"),), frozenset({"videos"}))
+
+
+def _row(request: PageRequest, video: _Video) -> Sequence[Child]:
+    names = [one.name for one in video.ready.renditions] if video.ready else list(video.planned.renditions) if video.planned else []
+    length_s = video.ready.duration_s if video.ready else video.planned.duration_s if video.planned else 0.0
+    return (
+        pill(video.state),
+        el(
+            "div",
+            link(request.base, f"videos/{video.video_id}", shorten(video.filename or video.video_id, 120), class_="main"),
+            el("div", shorten(video.refused.message, 200), class_="wrong") if video.refused else None,
+        ),
+        progress(len(video.chunks), video.planned.chunks_total, f"Chunks of {video.filename}") if video.planned else el("span", "–", class_="dim"),
+        ", ".join(names) or el("span", "–", class_="dim"),
+        format_duration(round(length_s * 1e9)) if length_s else el("span", "–", class_="dim"),
+        age_element(video.created_ns, request.facts.now_ns),
+        format_duration(max(0, (video.ended_ns or request.facts.now_ns) - video.created_ns)),
+    )
+
+
+def render_video(db: sqlite3.Connection, request: PageRequest) -> PageView | None:
+    """Render one video: its player when it is ready, why not when it was refused, its progress until then."""
+    video = _find(db, request.path["video_id"])
+    if video is None:
+        return None
+    fragments = [Fragment("state", _state(video), live=True)]
+    if video.ready:
+        fragments.append(Fragment("player", _player(request, video.ready), label="Player"))
+    fragments.append(Fragment("facts", _facts(request, video)))
+    if video.ready:
+        fragments.append(Fragment("renditions", _renditions(video.ready.renditions), label="Renditions"))
+    return PageView(
+        video.filename or video.video_id,
+        fragments,
+        frozenset({"video:" + video.video_id}),
+        el("span", video.video_id, class_="mono"),
+        [("Videos", "videos")],
+        scripts=("vendor/hls.min.js", "player.js"),
+    )
+
+
+def _state(video: _Video) -> Html:
+    words: Html | None = None
+    if video.refused:
+        words = notice("bad", el("p", el("strong", video.refused.message), " It did not become a video; what was uploaded is kept."))
+    total = video.planned.chunks_total if video.planned else 0
+    done = progress(len(video.chunks), total, "Chunks that are encoded") if total and not video.ended_ns else None
+    return el("div", el("div", pill(video.state), done, class_="state-line"), words, class_="opening")
+
+
+def _player(request: PageRequest, ready: VideoReady) -> Html:
+    name = ready.filename or ready.video_id
+    # Nothing of it changes while it is shown: it is left alone when the page is kept up to date.
+    return el(
+        "div",
+        el(
+            "video",
+            controls=True,
+            playsinline=True,
+            muted=True,
+            preload="auto",
+            aria_label=f"Video {name}",
+            data_playlist=request.base + ready.playlist.lstrip("/"),
+            data_worker=request.base + request.files.get("vendor/hls.worker.js", ""),
+        ),
+        el(
+            "div",
+            el("span", "Now playing ", el("output", "nothing yet", id="level", aria_live="polite")),
+            el("span", "", id="level-changes"),
+            class_="player-bar",
+        ),
+        class_="player",
+        attributes={"hx-morph-skip": True},
+    )
+
+
+def _facts(request: PageRequest, video: _Video) -> Html:
+    ready, planned = video.ready, video.planned
+    again = video.encoded_again
+    took_ns = max(0, (video.ended_ns or request.facts.now_ns) - video.created_ns)
+    chunks = f"{len(video.chunks)} of {planned.chunks_total}" if planned else None
+    return facts(
+        [
+            ("Length", format_duration(round(ready.duration_s * 1e9)) if ready else None),
+            ("Frames", f"{ready.frames:,} at {ready.frame_rate:.3g} a second" if ready else None),
+            ("Sound", ("yes" if ready.has_audio else "none") if ready else None),
+            ("Chunks", chunks),
+            ("Encoded again", f"{again} chunks" if again > 1 else "1 chunk" if again else None),
+            ("Encoded", format_bytes(video.encoded_bytes) if video.encoded_bytes else None),
+            ("Began", time_element(video.created_ns)),
+            ("Took" if video.ended_ns else "So far", format_duration(took_ns)),
+            ("Upload", link(request.base, f"uploads/{video.video_id}", "where it came from")),
+            ("Trace", link(request.base, f"traces/{video.trace_id}", video.trace_id[:16] + "…", class_="mono") if video.trace_id else None),
+        ]
+    )
+
+
+def _renditions(renditions: Sequence[PublishedRendition]) -> Html:
+    columns = (("Rendition", "wide"), ("Size", ""), ("Frames", "number"), ("Average", "number"), ("Peak", "number"), ("Codecs", ""))
+    cells: list[Sequence[Child]] = [
+        (
+            one.name,
+            f"{one.width} × {one.height}",
+            f"{one.frames:,}",
+            f"{one.average_bandwidth_bps / 1000:,.0f} kbit/s",
+            f"{one.bandwidth_bps / 1000:,.0f} kbit/s",
+            el("span", one.codecs, class_="mono dim"),
+        )
+        for one in renditions
+    ]
+    return card("Renditions", table("Renditions", columns, cells))

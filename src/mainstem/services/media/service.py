@@ -1,0 +1,190 @@
+"""The service: what it declares, what it does at start and stop, how it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from mainstem.base.errors import InvalidArgumentError
+from mainstem.host.errors import BlobNotFoundError
+from mainstem.services.media.chunks import UNFINISHED_PREFIX
+from mainstem.services.media.delivery import deliver
+from mainstem.services.media.encode import PRESET, PRESETS
+from mainstem.services.media.errors import MediaError, VideoNotFoundError
+from mainstem.services.media.library import Library
+from mainstem.services.media.records import VIDEO_REFUSED
+from mainstem.services.media.source import Limits
+from mainstem.services.media.tools import find_ffmpeg
+from mainstem.services.media.work import Workshop, WorkSettings, declare
+
+if TYPE_CHECKING:
+    from mainstem.bus import Bus
+    from mainstem.flow import Flow
+    from mainstem.services.contract import ServiceContext
+    from mainstem.ui.panel import Panel
+
+_PIECE_BYTES = 1 << 18
+_WORK_KEPT_S = 7 * 24 * 3600
+
+
+class Media:
+    """Turns completed uploads into adaptive video (HLS), durably, and serves it.
+
+    Args:
+        workers: How many ffmpeg processes run at once; by default one for each core that this process may use.
+        videos_at_once: How many videos are worked on at once; each has that many processes.
+        preset: Preset of x264, ``"ultrafast"`` to ``"veryslow"``.
+        limits: What a source may cost.
+
+    Raises:
+        InvalidArgumentError: A number or the preset is outside of its range.
+    """
+
+    def __init__(
+        self, *, workers: int | None = None, videos_at_once: int = 1, preset: str = PRESET, limits: Limits | None = None
+    ) -> None:
+        if workers is not None and workers < 1:
+            raise InvalidArgumentError(f"workers={workers}: expected at least 1, or None for one a core.")
+        if videos_at_once < 1:
+            raise InvalidArgumentError(f"videos_at_once={videos_at_once}: expected at least 1.")
+        if preset not in PRESETS:
+            raise InvalidArgumentError(f"preset={preset!r}: expected one of {', '.join(PRESETS)}.")
+        self._settings = WorkSettings(
+            workers=workers or len(os.sched_getaffinity(0)),
+            videos_at_once=videos_at_once,
+            preset=preset,
+            limits=limits or Limits(),
+        )
+        self._shop: Workshop | None = None
+        self._library: Library | None = None
+
+    def __repr__(self) -> str:
+        videos = f", {len(self._library)} videos" if self._library is not None else ""
+        return f"<Media {self._settings.workers} workers, {self._settings.preset}{videos}>"
+
+    @property
+    def name(self) -> str:
+        """``"media"``."""
+        return "media"
+
+    @property
+    def workers(self) -> int:
+        """How many encoding processes run at once."""
+        return self._settings.workers
+
+    @property
+    def library(self) -> Library:
+        """The published videos.
+
+        Raises:
+            MediaError: The application is not running.
+        """
+        if self._library is None:
+            raise MediaError("The media service is not running. Nothing was done.", try_command="mainstem dev app.py")
+        return self._library
+
+    def register(self, flow: Flow, bus: Bus) -> None:
+        """Declare the workflow ``video`` on ``upload.completed``, and its steps."""
+        declare(flow, bus, self._settings, self._workshop)
+
+    def _workshop(self) -> Workshop:
+        if self._shop is None:
+            raise MediaError("The media service is not running. Nothing was done.", try_command="mainstem dev app.py")
+        return self._shop
+
+    async def start(self, context: ServiceContext) -> None:
+        """Read which videos there are, remove what a crash left, and begin to serve.
+
+        Raises:
+            MissingExtraError: There is no ffmpeg.
+        """
+        ffmpeg = await asyncio.to_thread(find_ffmpeg)
+        library = Library(context.log, context.blobs)
+        await library.start()
+        done = {*await _refused(context), *library}
+        await asyncio.to_thread(_sweep, context.directory, done)
+        self._library = library
+        self._shop = Workshop(self._settings, context.log, context.blobs, context.directory, ffmpeg)
+
+    async def stop(self) -> None:
+        """Follow the log no longer; the workflows are stopped before this. Idempotent."""
+        library, self._library, self._shop = self._library, None, None
+        if library is not None:
+            await library.stop()
+
+    def routes(self) -> Sequence[BaseRoute]:
+        """Return ``/videos/{video_id}/{name}``, for GET and HEAD."""
+        return [Route("/videos/{video_id}/{name}", self._serve, methods=["GET", "HEAD"], name="video-file")]
+
+    def panels(self) -> Sequence[Panel]:
+        """Return the pages of videos."""
+        from mainstem.services.media.panel import VideosPanel  # noqa: PLC0415 (only who has a dashboard needs it)
+
+        return (VideosPanel(),)
+
+    async def _serve(self, request: Request) -> Response:
+        """Serve one file of a published video. Names are looked up in its manifest; they never become paths."""
+        try:
+            manifest = await self.library.manifest(request.path_params["video_id"])
+            name = request.path_params["name"]
+            file = manifest.files.get(name)
+            if file is None:
+                raise VideoNotFoundError(f"Video {manifest.video_id} has no file {name[:80]!r}.")
+            path = self._workshop().blobs.path(file.sha256)
+        except (VideoNotFoundError, BlobNotFoundError) as error:
+            body = {"error": {"code": error.code, "message": error.message}}
+            return JSONResponse(body, status_code=404, headers={"cache-control": "no-store"})
+        delivery = deliver(name, file, request.headers)
+        if delivery.gzip:
+            body = await asyncio.to_thread(lambda: gzip.compress(path.read_bytes(), 6, mtime=0))
+            return Response(body, delivery.status, delivery.headers)
+        if request.method == "HEAD" or delivery.length == 0:
+            return Response(None, delivery.status, delivery.headers)
+        return StreamingResponse(_pieces(path, delivery.start, delivery.length), delivery.status, delivery.headers)
+
+
+async def _pieces(path: Path, start: int, length: int) -> AsyncIterator[bytes]:
+    """Yield a part of a file, read in threads."""
+    file = await asyncio.to_thread(path.open, "rb")
+    try:
+        await asyncio.to_thread(file.seek, start)
+        while length > 0 and (data := await asyncio.to_thread(file.read, min(length, _PIECE_BYTES))):
+            length -= len(data)
+            yield data
+    finally:
+        file.close()
+
+
+async def _refused(context: ServiceContext) -> list[str]:
+    """Return the ids of the uploads that were refused."""
+    ids: list[str] = []
+    position = 0
+    while records := await context.log.read(VIDEO_REFUSED, position, 1000):
+        for record in records:
+            video_id = msgspec.json.decode(record.value, type=dict[str, object]).get("video_id")
+            ids.append(str(video_id))
+        position = records[-1].position
+    return ids
+
+
+def _sweep(directory: Path, done: set[str]) -> None:
+    """Remove the work directories of videos that are done or long abandoned, and what encoders left unfinished in the others."""
+    for work in directory.iterdir():
+        if not work.is_dir():
+            continue
+        if work.name in done or work.stat().st_mtime < time.time() - _WORK_KEPT_S:
+            shutil.rmtree(work)
+            continue
+        for unfinished in work.glob(f"{UNFINISHED_PREFIX}*"):
+            shutil.rmtree(unfinished)

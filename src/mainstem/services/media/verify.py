@@ -1,0 +1,223 @@
+"""Verifying a published video against its source: every frame of every rendition is decoded and compared.
+
+The video and its source are decoded in full by ffmpeg, from the playlist, as a player would. Frames are paired by their order, not by
+their times, so a frame that is lost, doubled or out of place shifts all that follow and shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import msgspec
+
+from mainstem.host.process import run_process
+from mainstem.services.media import parse
+from mainstem.services.media.checker import Finding, check_video, directory_resolver
+from mainstem.services.media.errors import MediaError
+from mainstem.services.media.parse import Stream
+from mainstem.services.media.plan import Plan, make_plan
+from mainstem.services.media.probe import probe_source
+from mainstem.services.media.source import Limits, Refusal
+from mainstem.services.media.tools import find_ffmpeg
+
+_PSNR = re.compile(rb"psnr_avg:(inf|[0-9.]+)")
+_FRAME_LINE = re.compile(rb"^\d+,\s*-?\d+,\s*(-?\d+),", re.MULTILINE)
+_TIME_BASE_LINE = re.compile(rb"^#tb 0: (\d+)/(\d+)", re.MULTILINE)
+_PSNR_MAX_DB = 100.0
+_OUTPUT_MAX_BYTES = 256 << 20
+
+PSNR_MIN_DB = 18.0
+"""What no frame may fall below. Unrelated frames are at 5 to 15 dB; a hard frame at a low bit rate is above 20 dB."""
+
+
+class RenditionReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One rendition, decoded in full.
+
+    Attributes:
+        uri: Its media playlist.
+        width: Pixels.
+        height: Pixels.
+        bandwidth: Its declared BANDWIDTH in bits a second.
+        frames: Frames that were decoded.
+        psnr_min_db: The frame that differs most from the source's.
+        psnr_mean_db: All frames.
+        time_error_max_s: Largest difference between when a frame is shown and when the source shows it.
+    """
+
+    uri: str
+    width: int
+    height: int
+    bandwidth: int
+    frames: int
+    psnr_min_db: float
+    psnr_mean_db: float
+    time_error_max_s: float
+
+
+class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What the verification found.
+
+    Attributes:
+        playlist: Path of the multivariant playlist.
+        source_frames: Frames that the source decodes to.
+        source_duration_s: Their duration.
+        renditions: Best first.
+        findings: Of the playlist checker.
+        problems: One sentence for each way in which the video is not what the source is; empty when all is well.
+    """
+
+    playlist: str
+    source_frames: int
+    source_duration_s: float
+    renditions: Sequence[RenditionReport]
+    findings: Sequence[Finding]
+    problems: Sequence[str]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are neither problems nor findings that break a MUST."""
+        return not self.problems and not any(finding.level == "must" for finding in self.findings)
+
+
+async def verify_video(playlist: Path, source: Path, *, limits: Limits | None = None) -> VerifyReport:
+    """Decode every rendition of a video in full and compare each frame with the source's.
+
+    Args:
+        playlist: The multivariant playlist, with all files that it names beside it
+            (:func:`~mainstem.services.media.package.materialise` puts them there).
+        source: The file that the video was made from.
+        limits: Time and memory of the processes.
+
+    Raises:
+        MediaError: The source cannot be read, or ffmpeg failed.
+        PlaylistError: The playlist is malformed.
+    """
+    limits = limits or Limits()
+    facts = await probe_source(source, limits)
+    if isinstance(facts, Refusal):
+        raise MediaError(f"{source.name}: {facts.message}")
+    plan = make_plan(facts)
+    findings = await asyncio.to_thread(check_video, directory_resolver(playlist.parent), playlist.name)
+    data = await asyncio.to_thread(playlist.read_bytes)
+    variants = parse.parse_multivariant(data).variants
+    source_times = await _decode_times(source, plan, limits)
+    problems = []
+    if len(source_times) != plan.frames:
+        problems.append(f"The source decodes to {len(source_times)} frames where its container has {plan.frames}.")
+    reports = []
+    for variant in variants:
+        report = await _verify_rendition(playlist.parent, variant, source, plan, source_times, limits)
+        reports.append(report)
+        problems += _problems(report, len(source_times), plan)
+    return VerifyReport(
+        playlist=str(playlist),
+        source_frames=len(source_times),
+        source_duration_s=plan.duration_s,
+        renditions=reports,
+        findings=findings,
+        problems=problems,
+    )
+
+
+def _problems(report: RenditionReport, source_frames: int, plan: Plan) -> list[str]:
+    name = f"{report.width}x{report.height}"
+    problems = []
+    if report.frames != source_frames:
+        problems.append(f"{name} has {report.frames} frames, the source {source_frames}.")
+    if report.psnr_min_db < PSNR_MIN_DB:
+        problems.append(f"{name}: a frame is at {report.psnr_min_db:.1f} dB of the source's, less than {PSNR_MIN_DB} dB.")
+    frame_s = plan.timing.rate[1] / plan.timing.rate[0]
+    if report.time_error_max_s > frame_s:
+        problems.append(f"{name}: a frame is shown {report.time_error_max_s:.3f} s away from its time.")
+    return problems
+
+
+async def _decode_times(source: Path, plan: Plan, limits: Limits) -> list[Fraction]:
+    """Decode the source and return the times of its frames, from the first one's."""
+    arguments = ["-copyts", *_source_input(source, plan), "-map", f"0:{plan.picture.stream_index}"]
+    output = await _ffmpeg([*arguments, "-fps_mode", "passthrough", "-f", "framecrc", "-"], source.parent, limits)
+    return parse_times(output)
+
+
+def parse_times(output: bytes) -> list[Fraction]:
+    """Return the times of frames, from the first one's, in seconds, from the lines of ffmpeg's ``framecrc``.
+
+    Raises:
+        MediaError: There is no time base in them.
+    """
+    base = _TIME_BASE_LINE.search(output)
+    if base is None:
+        raise MediaError("ffmpeg decoded nothing: there is no time base in its list of frames.")
+    unit = Fraction(int(base[1]), int(base[2]))
+    times = [int(match) for match in _FRAME_LINE.findall(output)]
+    return [(time - times[0]) * unit for time in times]
+
+
+async def _verify_rendition(
+    directory: Path, variant: Stream, source: Path, plan: Plan, source_times: Sequence[Fraction], limits: Limits
+) -> RenditionReport:
+    width, _, height = variant.attributes.get("RESOLUTION", "0x0").partition("x")
+    segments = parse.parse_media((directory / variant.uri).read_bytes()).entries
+    deinterlace = "bwdif=mode=send_frame:deint=interlaced," if plan.picture.interlaced else ""
+    # Both are numbered by frame, so that the n-th is compared with the n-th.
+    numbered = "settb=1/1000,setpts=N"
+    graph = (
+        f"[1:v:0]split[watched][compared];[watched]null[out];[compared]{numbered}[mine];"
+        f"[0:{plan.picture.stream_index}]{deinterlace}{numbered},scale={width}:{height}:flags=bicubic,setsar=1,format=yuv420p[theirs];"
+        "[mine][theirs]psnr=stats_file=psnr.log:eof_action=endall[psnr]"
+    )
+    with tempfile.TemporaryDirectory(prefix="verify-") as name:
+        scratch = Path(name)
+        watched = [*_source_input(source, plan), "-copyts", "-protocol_whitelist", "file", "-allowed_extensions", "m3u8,m4s,mp4"]
+        output = await _ffmpeg(
+            [
+                *watched,
+                *["-i", f"file:{(directory / variant.uri).absolute()}", "-filter_complex", graph],
+                *["-map", "[out]", "-fps_mode", "passthrough", "-f", "framecrc", "-"],
+                *["-map", "[psnr]", "-fps_mode", "passthrough", "-f", "null", "-"],
+            ],
+            scratch,
+            limits,
+        )
+        values = [
+            _PSNR_MAX_DB if match == b"inf" else float(match)
+            for match in _PSNR.findall(await asyncio.to_thread((scratch / "psnr.log").read_bytes))
+        ]
+    if not segments or not values:
+        raise MediaError(f"{variant.uri}: nothing was decoded.")
+    times = parse_times(output)
+    errors = [abs(float(mine - theirs)) for mine, theirs in zip(times, source_times, strict=False)]
+    return RenditionReport(
+        uri=variant.uri,
+        width=int(width),
+        height=int(height),
+        bandwidth=int(variant.attributes.get("BANDWIDTH", "0")),
+        frames=len(times),
+        psnr_min_db=round(min(values), 2),
+        psnr_mean_db=round(sum(values) / len(values), 2),
+        time_error_max_s=round(max(errors), 6),
+    )
+
+
+def _source_input(source: Path, plan: Plan) -> list[str]:
+    return ["-protocol_whitelist", "file", "-f", plan.picture.demuxer, "-i", f"file:{source.absolute()}"]
+
+
+async def _ffmpeg(arguments: Sequence[str], cwd: Path, limits: Limits) -> bytes:
+    result = await run_process(
+        [find_ffmpeg(), "-nostdin", "-hide_banner", "-loglevel", "error", *arguments],
+        timeout_s=limits.encode_timeout_s,
+        stdout_max_bytes=_OUTPUT_MAX_BYTES,
+        address_space_max_bytes=limits.encode_memory_max_bytes,
+        cwd=cwd,
+    )
+    if result.exit_code != 0:
+        raise MediaError(f"ffmpeg exited with {result.exit_code}: {result.stderr_text[-500:]}")
+    return result.stdout

@@ -1,0 +1,326 @@
+"""The durable workflow of one video: inspect, plan, encode, package, publish.
+
+Steps take and return only what is JSON; files go through the video's work directory (chunks) and the blob store (what is published).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mainstem.base.ids import check_id
+from mainstem.bus import Retry
+from mainstem.flow.errors import StepFailedError
+from mainstem.log.contract import TRACEPARENT, Log, Record
+from mainstem.services.media.chunks import (
+    ChunkFiles,
+    Encoder,
+    WorkFile,
+    encode_audio,
+    encode_chunk,
+    remove_work,
+)
+from mainstem.services.media.errors import PackageError, SourceDamagedError
+from mainstem.services.media.manifest import MULTIVARIANT_NAME, Manifest
+from mainstem.services.media.package import package
+from mainstem.services.media.plan import AudioPlan, Chunk, Picture, Plan, Rendition, Timing, make_plan
+from mainstem.services.media.probe import probe_source
+from mainstem.services.media.records import (
+    MEDIA_PREFIX,
+    UPLOAD_COMPLETED,
+    VIDEO_READY,
+    VIDEO_REFUSED,
+    ChunkEncoded,
+    Planned,
+    Progress,
+    SoundEncoded,
+    UploadCompleted,
+    VideoOutcome,
+    VideoReady,
+    VideoRefused,
+)
+from mainstem.services.media.source import Limits, Refusal
+from mainstem.trace.context import current_trace
+
+if TYPE_CHECKING:
+    from mainstem.bus import Bus
+    from mainstem.flow import Flow
+    from mainstem.host.blobs import BlobStore
+
+_logger = logging.getLogger(__name__)
+
+_RETRY = Retry(max_attempts=3, base_s=1.0, max_s=30.0, never_on=(PackageError,))
+
+
+class Video(msgspec.Struct, frozen=True):
+    """Which video is worked on: its id, its source, and what the uploader calls it."""
+
+    video_id: str
+    source_blob: str
+    filename: str
+
+
+class ChunkWork(msgspec.Struct, frozen=True, kw_only=True, tag="chunk"):
+    """The argument of the step that encodes a chunk."""
+
+    video: Video
+    preset: str
+    picture: Picture
+    timing: Timing
+    renditions: tuple[Rendition, ...]
+    chunk: Chunk
+    chunks_total: int
+
+
+class SoundWork(msgspec.Struct, frozen=True, kw_only=True, tag="sound"):
+    """The argument of the step that encodes the sound."""
+
+    video: Video
+    demuxer: str
+    audio: AudioPlan
+
+
+class WorkSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the application chose.
+
+    Attributes:
+        workers: How many encoding processes run at once.
+        videos_at_once: How many videos are worked on at once.
+        preset: Preset of x264.
+        limits: What a source may cost.
+    """
+
+    workers: int
+    videos_at_once: int
+    preset: str
+    limits: Limits
+
+
+class Workshop:
+    """What the steps work with while the application runs."""
+
+    def __init__(self, settings: WorkSettings, log: Log, blobs: BlobStore, directory: Path, ffmpeg: Path) -> None:
+        self.settings = settings
+        self.log = log
+        self.blobs = blobs
+        self.directory = directory
+        self.ffmpeg = ffmpeg
+        self.damaged: dict[str, Refusal] = {}
+
+    def work_directory(self, video: Video) -> Path:
+        """Return the directory of a video's unfinished files, without creating it."""
+        return self.directory / check_id(video.video_id, "video id")
+
+    def encoder(self, video: Video) -> Encoder:
+        """Return what encoding of a video needs; creates its directory."""
+        work = self.work_directory(video)
+        work.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Encoder(
+            ffmpeg=self.ffmpeg,
+            source=self.blobs.path(video.source_blob),
+            work=work,
+            preset=self.settings.preset,
+            limits=self.settings.limits,
+        )
+
+    async def note(self, video: Video, progress: Progress) -> None:
+        """Write a record of progress."""
+        headers = {"about": f"video:{video.video_id}", **trace_variables(TRACEPARENT)}
+        await self.log.append(MEDIA_PREFIX + video.video_id, [Record(msgspec.json.encode(progress), headers=headers)])
+
+
+def trace_variables(name: str = "TRACEPARENT") -> dict[str, str]:
+    """Return the running trace context as a variable for child processes (or as a header of that name)."""
+    trace = current_trace()
+    return {name: trace.traceparent} if trace is not None else {}
+
+
+Workshops = Callable[[], Workshop]
+"""Gives the workshop; raises while the application is not running."""
+
+
+async def inspect(shop: Workshop, video: Video) -> Plan | Refusal:
+    """Look at a source and plan what is made of it."""
+    path = shop.blobs.path(video.source_blob)
+    facts = await probe_source(path, shop.settings.limits, env=trace_variables())
+    if isinstance(facts, Refusal):
+        _logger.info("refused: %s (%s)", facts.message, facts.reason)
+        return facts
+    plan = await asyncio.to_thread(make_plan, facts)
+    _logger.info(
+        "%d frames, %.3f s, %s: %d chunks of %s",
+        *(plan.frames, plan.duration_s, facts.codec, len(plan.chunks)),
+        ", ".join(f"{one.width}x{one.height}" for one in plan.renditions),
+    )
+    await shop.note(
+        video,
+        Planned(
+            chunks_total=len(plan.chunks),
+            frames=plan.frames,
+            duration_s=plan.duration_s,
+            renditions=[one.name for one in plan.renditions],
+            filename=video.filename,
+        ),
+    )
+    return plan
+
+
+async def do_chunk(shop: Workshop, work: ChunkWork) -> ChunkFiles | Refusal:
+    """Encode one chunk; a source that turns out to be damaged is refused, and its other chunks are not begun."""
+    video = work.video
+    if video.video_id in shop.damaged:
+        return shop.damaged[video.video_id]
+    started_s = time.monotonic()
+    encoder = msgspec.structs.replace(shop.encoder(video), preset=work.preset)
+    try:
+        result = await encode_chunk(
+            encoder, work.picture, work.timing, work.renditions, work.chunk, env=trace_variables()
+        )
+    except SourceDamagedError as error:
+        refusal = Refusal("damaged", error.message)
+        shop.damaged[video.video_id] = refusal
+        return refusal
+    seconds = time.monotonic() - started_s
+    size_bytes = sum(file.size_bytes for file in result.files)
+    _logger.info("chunk %d of %d: %d frames in %.2f s", work.chunk.index + 1, work.chunks_total, work.chunk.frames, seconds)
+    await shop.note(
+        video,
+        ChunkEncoded(
+            index=work.chunk.index,
+            chunks_total=work.chunks_total,
+            frames=work.chunk.frames,
+            size_bytes=size_bytes,
+            seconds=round(seconds, 3),
+        ),
+    )
+    return result
+
+
+async def do_sound(shop: Workshop, work: SoundWork) -> WorkFile:
+    """Encode all of the sound."""
+    started_s = time.monotonic()
+    file = await encode_audio(shop.encoder(work.video), work.demuxer, work.audio, env=trace_variables())
+    seconds = time.monotonic() - started_s
+    _logger.info("sound: %d bytes in %.2f s", file.size_bytes, seconds)
+    await shop.note(work.video, SoundEncoded(size_bytes=file.size_bytes, seconds=round(seconds, 3)))
+    return file
+
+
+async def do_package(
+    shop: Workshop, video: Video, plan: Plan, chunks: list[ChunkFiles], sound: WorkFile | None
+) -> tuple[str, Manifest]:
+    """Put everything that is to be published into the blob store; return the manifest and its blob."""
+    manifest = await package(
+        shop.blobs, shop.work_directory(video), video.video_id, video.source_blob, plan, chunks, sound
+    )
+    blob = await shop.blobs.put_bytes(msgspec.json.encode(manifest))
+    _logger.info("packaged: %d files", len(manifest.files))
+    return blob, manifest
+
+
+def declare(flow: Flow, bus: Bus, settings: WorkSettings, workshop: Workshops) -> None:
+    """Declare the workflow ``video`` and its steps."""
+
+    @flow.step(name="inspect_video", retry=_RETRY)
+    async def inspect_video(video: Video) -> Plan | Refusal:
+        return await inspect(workshop(), video)
+
+    @flow.step(name="encode_chunk", retry=_RETRY, record_start=True)
+    async def encode_chunk_step(work: ChunkWork) -> ChunkFiles | Refusal:
+        return await do_chunk(workshop(), work)
+
+    @flow.step(name="encode_sound", retry=_RETRY, record_start=True)
+    async def encode_sound(work: SoundWork) -> WorkFile:
+        return await do_sound(workshop(), work)
+
+    @flow.step(name="package_video", retry=_RETRY)
+    async def package_video(video: Video, plan: Plan, chunks: list[ChunkFiles], sound: WorkFile | None) -> VideoReady:
+        blob, manifest = await do_package(workshop(), video, plan, chunks, sound)
+        return _ready(video, plan, blob, manifest)
+
+    @flow.step(name="remove_work_files", retry=_RETRY)
+    async def remove_work_files(video: Video) -> None:
+        shop = workshop()
+        shop.damaged.pop(video.video_id, None)
+        await asyncio.to_thread(remove_work, shop.work_directory(video))
+
+    def encode(work: ChunkWork | SoundWork) -> Awaitable[ChunkFiles | WorkFile | Refusal]:
+        return encode_sound(work) if isinstance(work, SoundWork) else encode_chunk_step(work)
+
+    @flow.workflow(on=UPLOAD_COMPLETED, name="video", concurrency=settings.videos_at_once)
+    async def video_workflow(upload: UploadCompleted) -> VideoOutcome:
+        video = Video(check_id(upload.upload_id, "upload id"), upload.blob, upload.filename[:255])
+        about = [f"upload:{video.video_id}", f"video:{video.video_id}"]
+        try:
+            plan = await inspect_video(video)
+            if isinstance(plan, Refusal):
+                return await refuse(video, plan, about)
+            works = _works(video, plan, settings.preset)
+            results = await flow.map(encode, works, max_concurrency=settings.workers)
+            refusal = next((result for result in results if isinstance(result, Refusal)), None)
+            if refusal is not None:
+                return await refuse(video, refusal, about)
+            chunks = [result for result in results if isinstance(result, ChunkFiles)]
+            sound = next((result for result in results if isinstance(result, WorkFile)), None)
+            ready = await package_video(video, plan, chunks, sound)
+        except StepFailedError:
+            await remove_work_files(video)  # nothing of a failed run is left behind; its journal and the source remain
+            raise
+        await bus.publish(VIDEO_READY, ready, about=about, durable=True)
+        await remove_work_files(video)
+        return VideoOutcome(outcome="ready", video_id=video.video_id)
+
+    async def refuse(video: Video, refusal: Refusal, about: list[str]) -> VideoOutcome:
+        refused = VideoRefused(
+            video_id=video.video_id,
+            upload_id=video.video_id,
+            source_blob=video.source_blob,
+            filename=video.filename,
+            reason=refusal.reason,
+            message=refusal.message,
+        )
+        await bus.publish(VIDEO_REFUSED, refused, about=about, durable=True)
+        await remove_work_files(video)
+        return VideoOutcome(outcome="refused", video_id=video.video_id, message=refusal.message)
+
+
+def _works(video: Video, plan: Plan, preset: str) -> list[ChunkWork | SoundWork]:
+    """Return what is to be encoded, the sound first: it takes longest, and nothing waits for it alone at the end."""
+    chunks = [
+        ChunkWork(
+            video=video,
+            preset=preset,
+            picture=plan.picture,
+            timing=plan.timing,
+            renditions=tuple(plan.renditions),
+            chunk=chunk,
+            chunks_total=len(plan.chunks),
+        )
+        for chunk in plan.chunks
+    ]
+    if plan.audio is None:
+        return list(chunks)
+    return [SoundWork(video=video, demuxer=plan.picture.demuxer, audio=plan.audio), *chunks]
+
+
+def _ready(video: Video, plan: Plan, blob: str, manifest: Manifest) -> VideoReady:
+    return VideoReady(
+        video_id=video.video_id,
+        upload_id=video.video_id,
+        source_blob=video.source_blob,
+        filename=video.filename,
+        playlist=f"media/videos/{video.video_id}/{MULTIVARIANT_NAME}",
+        manifest=blob,
+        duration_s=manifest.duration_s,
+        frames=manifest.frames,
+        frame_rate=manifest.frame_rate,
+        has_audio=manifest.has_audio,
+        chunks=len(plan.chunks),
+        renditions=manifest.renditions,
+    )
