@@ -66,12 +66,14 @@ class PageRequest(msgspec.Struct, frozen=True):
         query: The query's parameters, by name; of repeated ones the last.
         base: Address of the dashboard's root, ending in a slash: every link begins with it.
         facts: See :class:`LiveFacts`.
+        files: Paths below the root of the dashboard's own files, by name.
     """
 
     path: Mapping[str, str]
     query: Mapping[str, str]
     base: str
     facts: LiveFacts
+    files: Mapping[str, str] = {}
 
 
 class Fragment(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 
 from mainstem.base.errors import MainstemError
+from mainstem.bus import GroupStatus
 from mainstem.host.clock import Clock
 from mainstem.log.contract import Log
 from mainstem.ui.html import el
@@ -65,7 +66,7 @@ class Dashboard:
         clock: Clock,
         panels: Sequence[Panel] = (),
         routes: Mapping[str, Sequence[BaseRoute]] | None = None,
-        groups: Callable[[], Sequence[GroupFacts]] = tuple,
+        groups: Callable[[], Sequence[GroupStatus]] = tuple,
         token: str | None = None,
     ) -> None:
         self._log = log
@@ -167,7 +168,7 @@ class Dashboard:
             return Rendering(None, self._projection.position)
         page, parameters = found
         facts = await self._live_facts()
-        request = PageRequest(parameters, parse_query(address.query), address.base, facts)
+        request = PageRequest(parameters, parse_query(address.query), address.base, facts, self._files.paths())
 
         def render(db: sqlite3.Connection) -> Rendering:
             return Rendering(page.render(db, request), self._projection.position)
@@ -200,7 +201,10 @@ class Dashboard:
             record_count=facts.record_count,
             stream_count=facts.stream_count,
             size_bytes=facts.size_bytes,
-            groups=self._groups(),
+            groups=[
+                GroupFacts(one.name, one.pattern, one.position, one.lag, one.in_flight, one.retrying, one.dead)
+                for one in self._groups()
+            ],
         )
 
     # ---- changes

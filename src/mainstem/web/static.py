@@ -48,6 +48,10 @@ class StaticFiles:
         self._files = {name: _load(*place) for name, place in _PLACES.items()}
         self._by_path = {self.path(name): file for name, file in self._files.items()}
 
+    def paths(self) -> Mapping[str, str]:
+        """Return all files' paths below the dashboard's root, by name."""
+        return {name: self.path(name) for name in self._files}
+
     def path(self, name: str) -> str:
         """Return a file's path below the dashboard's root: ``static/3f2a…/dashboard.css``."""
         return f"static/{self._files[name].digest}/{name}"

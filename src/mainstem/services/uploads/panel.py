@@ -1,0 +1,195 @@
+"""Uploads on the dashboard: the list with progress, and one upload with its requests."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from mainstem.log.contract import StoredRecord
+from mainstem.services.uploads.protocol import UPLOAD_PREFIX, Progressed, Upload, decode_record, fold
+from mainstem.ui.format import age_element, format_bytes, format_duration, shorten, time_element
+from mainstem.ui.html import Child, Html, el
+from mainstem.ui.panel import Fragment, Page, PageRequest, PageView
+from mainstem.ui.parts import card, facts, link, notice, pager, pill, progress, table
+
+PAGE_ROWS: Final = 50
+"""Uploads on one page of the list."""
+
+REQUESTS_SHOWN: Final = 200
+"""Latest requests that an upload's page shows."""
+
+_STATES: Final = {"open": "uploading", "finished": "completed", "terminated": "terminated", "expired": "expired"}
+_OUTCOMES: Final = {"ok": ("ok", "ok"), "receiving": ("running", "receiving")}
+_decode_upload = msgspec.json.Decoder(Upload).decode
+
+
+class UploadsPanel:
+    """Projects ``$upload.>`` into one row an upload and one a request."""
+
+    name = "uploads"
+    version = 1
+    patterns = (UPLOAD_PREFIX + ">",)
+    schema = """
+CREATE TABLE uploads_upload (
+    upload_id TEXT PRIMARY KEY, created_ns INTEGER NOT NULL, updated_ns INTEGER NOT NULL, ended_ns INTEGER NOT NULL,
+    brought_bytes INTEGER NOT NULL, upload BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX uploads_by_time ON uploads_upload (created_ns);
+CREATE TABLE uploads_request (
+    upload_id TEXT NOT NULL, request INTEGER NOT NULL, started_ns INTEGER NOT NULL, ended_ns INTEGER NOT NULL,
+    received_bytes INTEGER NOT NULL, offset INTEGER NOT NULL, outcome TEXT NOT NULL,
+    PRIMARY KEY (upload_id, request)) WITHOUT ROWID;
+"""
+
+    def apply(self, db: sqlite3.Connection, records: Sequence[StoredRecord]) -> set[str]:
+        """Fold records into rows; the topics are ``uploads`` and ``upload:<id>``."""
+        topics = {"uploads"}
+        for record in records:
+            upload_id = record.stream.removeprefix(UPLOAD_PREFIX)
+            try:
+                entry = decode_record(record.value)
+                upload = fold(find_upload(db, upload_id), record)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue  # no record of this version's: the stream's own page shows it all the same
+            if upload is None:
+                continue  # its beginning is no longer in the log
+            if isinstance(entry, Progressed):
+                db.execute(
+                    "INSERT OR REPLACE INTO uploads_request VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (upload_id, entry.request, entry.started_ns, entry.ended_ns, entry.received_bytes, entry.offset, entry.outcome),
+                )
+            ended_ns = record.time_ns if upload.phase != "open" else 0
+            brought = db.execute("SELECT coalesce(sum(received_bytes), 0) FROM uploads_request WHERE upload_id = ?", (upload_id,))
+            db.execute(
+                "INSERT OR REPLACE INTO uploads_upload VALUES (?, ?, ?, ?, ?, ?)",
+                (upload_id, upload.created.started_ns, record.time_ns, ended_ns, brought.fetchone()[0], msgspec.json.encode(upload)),
+            )
+            topics.add("upload:" + upload_id)
+        return topics
+
+    def pages(self) -> Sequence[Page]:
+        """Return the list and the page of one upload."""
+        return (Page("uploads", render_list, nav="Uploads", icon="uploads"), Page("uploads/{upload_id}", render_upload))
+
+
+def find_upload(db: sqlite3.Connection, upload_id: str) -> Upload | None:
+    """Return an upload from the page state."""
+    found = db.execute("SELECT upload FROM uploads_upload WHERE upload_id = ?", (upload_id,)).fetchone()
+    return _decode_upload(found[0]) if found else None
+
+
+def render_list(db: sqlite3.Connection, request: PageRequest) -> PageView:
+    """Render the list of uploads, newest first."""
+    asked = request.query.get("page", "1")
+    page = int(asked) if asked.isascii() and asked.isdigit() and 0 < len(asked) < 5 and asked != "0" else 1
+    rows = db.execute(
+        "SELECT upload, created_ns, ended_ns, brought_bytes FROM uploads_upload ORDER BY created_ns DESC LIMIT ? OFFSET ?",
+        (PAGE_ROWS + 1, (page - 1) * PAGE_ROWS),
+    ).fetchall()
+    now_ns = request.facts.now_ns
+    cells = [_row(request, _decode_upload(upload), created_ns, ended_ns or now_ns, brought) for upload, created_ns, ended_ns, brought in rows[:PAGE_ROWS]]
+    columns = (("State", ""), ("File", "wide"), ("Progress", ""), ("Size", "number"), ("Sent again", "number"), ("Began", ""), ("Took", "number"))
+    empty = el("p", "No upload yet. Any tus client can send one to ", el("code", request.base + "uploads/files"), ".")
+    body = [table("Uploads", columns, cells, empty=empty), pager(request.base, "uploads", {}, page, len(rows) > PAGE_ROWS)]
+    return PageView("Uploads", (Fragment("uploads", Html("".join(body)), label="Uploads"),), frozenset({"uploads"}))
+
+
+def _row(request: PageRequest, upload: Upload, created_ns: int, until_ns: int, brought: int) -> Sequence[Child]:
+    again = max(0, brought - upload.offset)
+    return (
+        pill(_STATES[upload.phase]),
+        el(
+            "div",
+            link(request.base, f"uploads/{upload.id}", shorten(upload.created.filename or upload.id, 120), class_="main"),
+            el("div", upload.id, class_="dim mono"),
+        ),
+        progress(upload.offset, upload.size_bytes or 1, f"Progress of {upload.created.filename or upload.id}"),
+        format_bytes(upload.size_bytes),
+        format_bytes(again) if again else el("span", "–", class_="dim"),
+        age_element(created_ns, request.facts.now_ns),
+        format_duration(max(0, until_ns - created_ns)),
+    )
+
+
+def render_upload(db: sqlite3.Connection, request: PageRequest) -> PageView | None:
+    """Render one upload with its requests."""
+    upload = find_upload(db, request.path["upload_id"])
+    if upload is None:
+        return None
+    created_ns, ended_ns, brought = db.execute(
+        "SELECT created_ns, ended_ns, brought_bytes FROM uploads_upload WHERE upload_id = ?", (upload.id,)
+    ).fetchone()
+    requests = db.execute(
+        "SELECT request, started_ns, ended_ns, received_bytes, offset, outcome FROM uploads_request WHERE upload_id = ? "
+        "ORDER BY request DESC LIMIT ?",
+        (upload.id, REQUESTS_SHOWN),
+    ).fetchall()
+    return PageView(
+        upload.created.filename or upload.id,
+        (
+            Fragment("state", _state(request, upload), live=True),
+            Fragment("facts", _facts(request, upload, created_ns, ended_ns, brought)),
+            Fragment("requests", _requests(requests), label="Requests"),
+        ),
+        frozenset({"upload:" + upload.id}),
+        el("span", upload.id, class_="mono"),
+        [("Uploads", "uploads")],
+    )
+
+
+def _state(request: PageRequest, upload: Upload) -> Html:
+    words = None
+    if upload.phase == "open":
+        left = upload.size_bytes - upload.offset
+        words = notice(
+            "busy",
+            el("p", f"{format_bytes(left)} are still to come. What has arrived is safe until ", age_element(upload.expires_ns, request.facts.now_ns), "."),
+        )
+    return el(
+        "div",
+        el("div", pill(_STATES[upload.phase]), progress(upload.offset, upload.size_bytes or 1, "Progress"), class_="state-line"),
+        words,
+        class_="opening",
+    )
+
+
+def _facts(request: PageRequest, upload: Upload, created_ns: int, ended_ns: int, brought: int) -> Html:
+    until_ns = ended_ns or request.facts.now_ns
+    again = max(0, brought - upload.offset)
+    return facts(
+        [
+            ("Size", format_bytes(upload.size_bytes)),
+            ("Arrived", f"{format_bytes(upload.offset)} ({upload.offset:,} bytes)"),
+            ("Sent again", format_bytes(again) if again else "nothing"),
+            ("Type", upload.created.content_type),
+            ("Requests", str(upload.requests)),
+            ("Began", time_element(created_ns)),
+            ("Ended", time_element(ended_ns) if ended_ns else None),
+            ("Took" if ended_ns else "So far", format_duration(max(0, until_ns - created_ns))),
+            ("SHA-256", el("span", upload.blob[:16] + "…", class_="mono", title=upload.blob) if upload.blob else None),
+            ("Trace", link(request.base, f"traces/{upload.trace.trace_id}", upload.trace.trace_id[:16] + "…", class_="mono")),
+            ("Records", link(request.base, f"streams/{UPLOAD_PREFIX}{upload.id}", f"{upload.records:,} in its stream")),
+        ]
+    )
+
+
+def _requests(rows: Sequence[tuple[int, int, int, int, int, str]]) -> Html:
+    columns = (("Outcome", ""), ("Request", "number"), ("Brought", "number"), ("Offset after", "number"), ("Rate", "number"), ("Took", "number"), ("At", ""))
+    cells: list[Sequence[Child]] = []
+    for number, started_ns, ended_ns, received, offset, outcome in rows:
+        state, words = _OUTCOMES.get(outcome, ("failed", outcome.replace("_", " ")))
+        took_ns = max(ended_ns - started_ns, 1)
+        cells.append(
+            (
+                pill(state, words),
+                "creation" if number == 0 else str(number),
+                format_bytes(received),
+                f"{offset:,}",
+                f"{format_bytes(round(received * 1e9 / took_ns))}/s" if received else el("span", "–", class_="dim"),
+                format_duration(took_ns),
+                time_element(started_ns, with_date=False),
+            )
+        )
+    return card("Requests, newest first", table("Requests of this upload", columns, cells, empty=el("p", "No request yet.")))
