@@ -17,6 +17,7 @@ from mainstem.log import (
     EmbeddedLog,
     LogClosedError,
     LogFullError,
+    LogInUseError,
     LogSettings,
     NotWrittenError,
     Record,
@@ -25,7 +26,7 @@ from mainstem.log import (
 )
 from mainstem.testing import OperationKind, SimulatedClock, SimulatedDisk, keep_all, keep_none
 from tests.log.faults import DIRECTORY, SETTINGS, bury, open_on, reopened, segment, stored
-from tests.support import run
+from tests.support import run, until
 
 
 class Gate:
@@ -377,6 +378,35 @@ def test_cancelled_awaits() -> None:
     run(scenario())
 
 
+def test_cancelled_open_lets_go() -> None:
+    """A cancelled opening gives its lock back once it is through; whether it fails or not, nobody is told twice."""
+
+    async def scenario(*, fails: bool) -> None:
+        disk = SimulatedDisk()
+        await (await open_on(disk)).close()
+        gate = Gate(disk)
+        opening = asyncio.ensure_future(open_on(disk))
+        await asyncio.to_thread(gate.entered.wait, 30)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        if fails:
+            disk.fail("sync_directory")
+        gate.open.set()
+
+        async def free() -> bool:
+            try:
+                await (await open_on(disk)).close()
+            except LogInUseError:
+                return False
+            return True
+
+        await until(free)
+
+    run(scenario(fails=False))
+    run(scenario(fails=True))
+
+
 def test_cancelled_close_goes_on() -> None:
     """Cancelling a close does not let go of the file in mid write: the close goes on, and can be awaited again."""
 
@@ -544,7 +574,7 @@ def test_lone_appender_stalls_the_loop_at_most_once() -> None:
 
         def take_time(_path: Path) -> None:
             on_the_loop.append(threading.get_ident() == loop_thread)
-            time.sleep(durations_s[0])
+            time.sleep(durations_s[0])  # sleeps: it stands for a slow disk, which blocks just so
 
         disk = SimulatedDisk(on_sync=take_time)
         log = await open_log(DIRECTORY, disk=disk, settings=slow_settings())

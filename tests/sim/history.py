@@ -465,7 +465,7 @@ class History:
 
 async def _bury(log: EmbeddedLog) -> None:
     """Close a log. Where its process is dead its disk refuses everything, so nothing is written."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # the dead disk refuses the end mark: that is how a death looks
         await log.close()
 
 

@@ -42,7 +42,12 @@ async def open_log(
     """
     path = Path(directory)
     disk, clock, settings = disk or SystemDisk(), clock or SystemClock(), settings or LogSettings()
-    lock, recovered = await asyncio.to_thread(_take_over, disk, clock, path, settings)
+    opening = asyncio.ensure_future(asyncio.to_thread(_take_over, disk, clock, path, settings))
+    try:
+        lock, recovered = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_let_go)
+        raise
     if recovered.torn is not None:
         torn = recovered.torn
         _logger.warning(
@@ -66,6 +71,14 @@ def _take_over(disk: Disk, clock: Clock, path: Path, settings: LogSettings) -> t
     except BaseException:
         lock.release()
         raise
+
+
+def _let_go(opening: asyncio.Future[tuple[Lock, Recovered]]) -> None:
+    """Give back what an opening took whose caller was cancelled meanwhile."""
+    if not opening.cancelled() and opening.exception() is None:
+        lock, recovered = opening.result()
+        recovered.active.file.close()
+        lock.release()
 
 
 async def open_reader(

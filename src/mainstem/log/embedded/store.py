@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ class CommitStore:
         self._cache_bytes = cache_bytes
         self._files: OrderedDict[int, File] = OrderedDict()
         self._loading = asyncio.Lock()
+        self._files_guard = threading.Lock()
 
     def add(self, header: FrameHeader, commit: Commit) -> None:
         """Take in a commit that has just become durable."""
@@ -127,6 +129,11 @@ class CommitStore:
 
     def _load(self, places: Sequence[FramePlace]) -> dict[int, Commit]:
         """Read and verify frames; runs in a thread. Neighbouring frames are read with one call."""
+        # The lock of the loop is let go when a caller is cancelled; its thread may still be here, reading from these files.
+        with self._files_guard:
+            return self._load_guarded(places)
+
+    def _load_guarded(self, places: Sequence[FramePlace]) -> dict[int, Commit]:
         commits: dict[int, Commit] = {}
         begin = 0
         while begin < len(places):
@@ -164,6 +171,10 @@ class CommitStore:
     async def close(self) -> None:
         """Close the files, once nobody loads from them."""
         async with self._loading:
+            await asyncio.to_thread(self._close_files)
+
+    def _close_files(self) -> None:
+        with self._files_guard:
             while self._files:
                 self._files.popitem()[1].close()
 
