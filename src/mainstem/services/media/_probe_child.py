@@ -25,6 +25,8 @@ FORMATS = "mov,matroska,mpegts,mpeg,avi,flv,ogg,asf,mp3,wav,flac,aac"
 _WITH_INDEX = ("mov", "matroska")
 """Containers whose packets are frames with presentation times of their own; in others, only decoding tells."""
 
+_NO_TIME = -(1 << 63)
+
 
 class _RefusedError(Exception):
     def __init__(self, refusal: Refusal) -> None:
@@ -48,6 +50,10 @@ class _Frames:
         if is_key:
             self.key_times.append(time)
         self.last = max(self.last, (time, duration))
+
+    def add_hidden(self, time: int | None, *, is_key: bool) -> None:
+        if is_key and time is not None and len(self.key_times) < self._limits.frames_max:
+            self.key_times.append(time)
 
 
 def main() -> None:
@@ -124,10 +130,13 @@ def _gather_packets(container: Any, video: Any, frames: _Frames) -> Any:
     """Gather times from packets, and return the first frame that can be decoded."""
     first: Any = None
     for packet in container.demux(video):
-        if packet.size == 0 or packet.is_discard:
+        if packet.size == 0:
             continue
         time = packet.pts if packet.pts is not None else packet.dts
-        frames.add(-1 if time is None else time, packet.duration or 0, is_key=packet.is_keyframe)
+        if packet.is_discard:  # hidden by an edit list: never shown, but what is shown may need it
+            frames.add_hidden(time, is_key=packet.is_keyframe)
+        else:
+            frames.add(_NO_TIME if time is None else time, packet.duration or 0, is_key=packet.is_keyframe)
         if first is None:
             first = next(iter(_decode(packet)), None)
     if first is None:
@@ -151,7 +160,7 @@ def _gather_decoded(container: Any, video: Any, frames: _Frames) -> None:
 
 
 def _packets_are_frames(format_name: str, frames: _Frames) -> bool:
-    return format_name.startswith(_WITH_INDEX) and -1 not in frames.times and len(set(frames.times)) == len(frames.times)
+    return format_name.startswith(_WITH_INDEX) and _NO_TIME not in frames.times and len(set(frames.times)) == len(frames.times)
 
 
 def _refuse_missing_bytes(path: str, video: Any) -> None:

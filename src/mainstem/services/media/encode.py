@@ -93,8 +93,9 @@ def _groups(timing: Timing, chunk: Chunk) -> list[str]:
     """Return what puts an IDR picture at each group's start and nowhere else."""
     rate = f"fps={timing.rate[0]}/{timing.rate[1]}"
     if timing.is_constant:
-        length = chunk.group_starts[1] // timing.frame_duration if len(chunk.group_starts) > 1 else chunk.frames
-        return ["-g", str(length), "-keyint_min", str(length), "-sc_threshold", "0", "-x264-params", rate]
+        # The same for all chunks, also for a last one that is shorter: it decides what the initialisation segment says.
+        length = str(timing.group_frames)
+        return ["-g", length, "-keyint_min", length, "-sc_threshold", "0", "-x264-params", rate]
     # A tick less than the planned time: ffmpeg forces the first frame that is not earlier than the time given.
     times = ",".join(f"{max(0.0, (start - 0.5) / timing.timescale):.9f}" for start in chunk.group_starts)
     forced = ["-forced-idr", "1", "-force_key_frames", times]
@@ -109,12 +110,12 @@ def audio_arguments(source: Path, demuxer: str, audio: AudioPlan) -> list[str]:
     the place of what was cut: everything that is heard is in step with the picture, without an edit list that players disregard.
     Silence fills what the source leaves out, also at its end.
     """
-    start_s = audio.origin_s + AAC_FRAME_SAMPLES / AUDIO_RATE_HZ
+    end_samples = round(audio.duration_s * AUDIO_RATE_HZ)
     steps = [
-        f"aresample={AUDIO_RATE_HZ}:async=1:first_pts={round(start_s * AUDIO_RATE_HZ)}",
-        "apad",
-        f"atrim=start={start_s:.9f}:end={audio.origin_s + audio.duration_s:.9f}",
-        f"asetpts=PTS-{round(audio.origin_s * AUDIO_RATE_HZ)}",
+        f"asetpts=PTS-{audio.origin_s:.9f}/TB",
+        f"aresample={AUDIO_RATE_HZ}:async=1:first_pts={AAC_FRAME_SAMPLES}",
+        f"apad=whole_len={max(1, end_samples - AAC_FRAME_SAMPLES)}",
+        f"atrim=end_pts={max(end_samples, AAC_FRAME_SAMPLES + 1)}",
     ]
     return [
         *_common(),

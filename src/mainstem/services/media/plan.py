@@ -78,11 +78,13 @@ class Timing(msgspec.Struct, frozen=True):
         timescale: Units a second.
         frame_duration: Units a frame where the rate is constant, else 0.
         rate: Frames a second, as a fraction; the average where it is not constant.
+        group_frames: Frames of a group where the rate is constant (a last one may be shorter), else 0.
     """
 
     timescale: int
     frame_duration: int
     rate: tuple[int, int]
+    group_frames: int
 
     @property
     def is_constant(self) -> bool:
@@ -172,7 +174,7 @@ def make_plan(facts: SourceFacts) -> Plan:
     time_base = Fraction(*facts.time_base)
     rate = constant_rate(facts)
     if rate is not None:
-        timing = _constant_timing(rate)
+        timing = _constant_timing(rate, len(times))
         ticks = [number * timing.frame_duration for number in range(len(times) + 1)]
     else:
         timing, ticks = _variable_timing(facts)
@@ -210,9 +212,11 @@ def _all_in_place(times: Sequence[int], ticks_per_frame: Fraction, tolerance_tic
     return all(abs(first + number * step - time) <= allowed for number, time in enumerate(times))
 
 
-def _constant_timing(rate: Fraction) -> Timing:
+def _constant_timing(rate: Fraction, frames: int) -> Timing:
     factor = -(-_TIMESCALE_MIN // rate.numerator)
-    return Timing(rate.numerator * factor, rate.denominator * factor, (rate.numerator, rate.denominator))
+    group_s = _group_s(frames / rate)
+    group_frames = round(group_s * rate) if group_s == GROUP_S else int(group_s * rate)
+    return Timing(rate.numerator * factor, rate.denominator * factor, (rate.numerator, rate.denominator), max(1, group_frames))
 
 
 def _variable_timing(facts: SourceFacts) -> tuple[Timing, list[int]]:
@@ -226,7 +230,7 @@ def _variable_timing(facts: SourceFacts) -> tuple[Timing, list[int]]:
     average = max(1, ticks[-1] // max(1, len(ticks) - 1))
     ticks.append(ticks[-1] + (round(facts.last_duration * unit) or average))
     rate = Fraction(len(times) * timescale, ticks[-1]).limit_denominator(1001)
-    return Timing(timescale, 0, (rate.numerator, rate.denominator)), ticks
+    return Timing(timescale, 0, (rate.numerator, rate.denominator), 0), ticks
 
 
 def _chunk_s(duration_s: Fraction) -> Fraction:
@@ -234,14 +238,17 @@ def _chunk_s(duration_s: Fraction) -> Fraction:
     return min(Fraction(SEGMENT_S), max(_CHUNK_MIN_S, duration_s / CHUNKS_WANTED))
 
 
+def _group_s(duration_s: Fraction) -> Fraction:
+    """Return how long a group should be: two seconds, or a chunk where that is shorter."""
+    return min(Fraction(GROUP_S), _chunk_s(duration_s))
+
+
 def _group_starts(ticks: Sequence[int], timing: Timing) -> list[int]:
     """Return the numbers of the frames at which groups begin, and the number of frames as the last element."""
     frames = len(ticks) - 1
-    group_s = min(Fraction(GROUP_S), _chunk_s(Fraction(ticks[-1], timing.timescale)))
     if timing.is_constant:
-        exact = group_s * Fraction(*timing.rate)
-        length = max(1, round(exact) if group_s == GROUP_S else int(exact))
-        return [*range(0, frames, length), frames]
+        return [*range(0, frames, timing.group_frames), frames]
+    group_s = _group_s(Fraction(ticks[-1], timing.timescale))
     starts: list[int] = []
     number = 0
     while number < frames:
