@@ -9,10 +9,10 @@
     async def fulfil(order: Order) -> Receipt:
         return await charge(order)
 
-The map, from the top down (each room imports only those below it): ``cli`` the command; ``testing`` for users' tests; ``app``
-composes everything; ``web`` pages, API, live hub; ``services`` uploads and media; ``flow`` workflows, steps, jobs; ``bus`` publish
-and subscribe; ``ui`` what pages are made of; ``log`` the one place where anything is kept; ``trace`` spans; ``host`` the
-operating system; ``base`` errors, names, ids.
+The map, from the top down (each room imports only those below it): ``cli`` the command; ``testing`` for users' tests;
+``app`` composes everything; ``web`` pages, API, live hub; ``services`` uploads and media; ``flow`` workflows, steps,
+jobs; ``bus`` publish and subscribe; ``ui`` what pages are made of; ``log`` the one place where anything is kept;
+``trace`` spans; ``host`` the operating system; ``base`` errors, names, ids.
 
 Names are imported when they are first used: importing mainstem is quick.
 """

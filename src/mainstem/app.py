@@ -1,4 +1,4 @@
-"""``Mainstem``: log, bus, workflows, services and dashboard of one data directory, composed. The only place that chooses an engine."""
+"""``Mainstem``: log, bus, workflows, services and dashboard of one directory. The only place that chooses an engine."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class NotStartedError(MainstemError):
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            f"{what} needs the application to be running, and it was not started. Nothing was done. Start it with the web "
-            "application that carries it, or by itself:\n"
+            f"{what} needs the application to be running, and it was not started. Nothing was done. Start it with the "
+            "web application that carries it, or by itself:\n"
             "  api = FastAPI(lifespan=ms.lifespan)\n"
             "  async with ms: ..."
         )
@@ -58,13 +58,14 @@ class Mainstem:
     Args:
         directory: The data directory; made where there is none. One process at a time owns it.
         services: Optional capabilities, such as ``Uploads()`` and ``Media()``.
-        token: What every request to ``asgi`` needs; by default what :data:`TOKEN_VARIABLE` says. Without one only this machine
-            is let in.
+        token: What every request to ``asgi`` needs; by default what :data:`TOKEN_VARIABLE` says. Without one only this
+            machine is let in.
         clock: Where times come from.
         log_settings: Sizes of the log's files and buffers.
 
     Raises:
-        InvalidArgumentError: The directory names a remote engine, which this version does not have, or two services have one name.
+        InvalidArgumentError: The directory names a remote engine, which this version does not have, or two services
+            have one name.
     """
 
     def __init__(
@@ -77,7 +78,9 @@ class Mainstem:
         log_settings: LogSettings | None = None,
     ) -> None:
         if "://" in str(directory):
-            raise InvalidArgumentError(f"{directory!s}: expected a directory; this version has the embedded engine only.")
+            raise InvalidArgumentError(
+                f"{directory!s}: expected a directory; this version has the embedded engine only."
+            )
         names = [service.name for service in services]
         if len(set(names)) != len(names):
             raise InvalidArgumentError(f"services {names}: expected each once.")

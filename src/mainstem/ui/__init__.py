@@ -1,1 +1,1 @@
-"""What a panel is made of: escaping by construction, words and numbers as people read them, charts, and the panel's shape."""
+"""What a panel is made of: escaping by construction, numbers as people read them, charts, and the panel's shape."""

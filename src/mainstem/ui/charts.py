@@ -63,7 +63,8 @@ class Segment(msgspec.Struct, frozen=True):
     Attributes:
         start: Where it begins, 0 to 1.
         length: How long it is, 0 to 1; 0 is an instant, drawn as a mark.
-        class_: How it looks: ``work``, ``wait``, ``run``, ``request``, ``died``, ``error``, ``running``, ``event``, ``log``.
+        class_: How it looks: ``work``, ``wait``, ``run``, ``request``, ``died``, ``error``, ``running``, ``event``,
+            ``log``.
     """
 
     start: float

@@ -25,7 +25,7 @@ def _decimals(value: float) -> int:
 
 
 def format_duration(duration_ns: int) -> str:
-    """Return a duration in the two units that matter: ``850 µs``, ``12.4 ms``, ``3.20 s``, ``4 min 07 s``, ``2 h 05 min``, ``3 d 4 h``."""
+    """Return a duration in units that matter: ``850 µs``, ``12.4 ms``, ``3.20 s``, ``4 min 07 s``, ``2 h 05 min``."""
     if duration_ns < 0:
         return "−" + format_duration(-duration_ns)
     if duration_ns < 999_500:

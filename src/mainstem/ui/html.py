@@ -2,8 +2,8 @@
 
     el("a", "<b>", href="runs")      ->  <a href="runs">&lt;b&gt;</a>
 
-There is no template language. The strict content security policy of the pages is built in: inline styles, inline scripts
-and event handlers are refused where they are written, not in the browser.
+There is no template language. The strict content security policy of the pages is built in: inline styles, inline
+scripts and event handlers are refused where they are written, not in the browser.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import TypeAlias
 from mainstem.base.errors import InvalidArgumentError
 
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9:-]*")
-_VOID = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"})
+_VOID = frozenset(
+    {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+)
 _RAW_TEXT = frozenset({"script", "style"})
 _ADDRESSES = frozenset({"href", "src", "action", "formaction", "poster", "data-src"})
 _SCHEME = re.compile(r"[\x00-\x20]*([a-zA-Z][a-zA-Z0-9+.\-\x00-\x20]*):")
@@ -28,7 +30,7 @@ class Html(str):
     __slots__ = ()
 
 
-Child: TypeAlias = "Html | str | int | float | None | Iterable[Child]"
+Child: TypeAlias = "Html | str | int | float | Iterable[Child] | None"
 """What an element may hold: HTML, text (escaped), numbers, nothing, or several of these."""
 
 Attribute: TypeAlias = "str | int | float | bool | None"
@@ -72,7 +74,10 @@ def el(tag: str, /, *children: Child, attributes: Mapping[str, Attribute] | None
     if not _NAME.fullmatch(tag):
         raise InvalidArgumentError(f"{tag!r} is not the name of an element.")
     opening = "<" + tag
-    for name, value in {**{key.rstrip("_").replace("_", "-"): value for key, value in named.items()}, **(attributes or {})}.items():
+    for name, value in {
+        **{key.rstrip("_").replace("_", "-"): value for key, value in named.items()},
+        **(attributes or {}),
+    }.items():
         if value is None or value is False:
             continue
         _check_attribute(tag, name, value)
@@ -81,7 +86,9 @@ def el(tag: str, /, *children: Child, attributes: Mapping[str, Attribute] | None
         return Html(opening + ">")
     content = text(children)
     if tag in _RAW_TEXT and content:
-        raise InvalidArgumentError(f"<{tag}> with content of its own is refused by the pages' security policy: serve a file.")
+        raise InvalidArgumentError(
+            f"<{tag}> with content of its own is refused by the pages' security policy: serve a file."
+        )
     return Html(f"{opening}>{content}</{tag}>")
 
 
@@ -93,4 +100,6 @@ def _check_attribute(tag: str, name: str, value: Attribute) -> None:
     if name.lower() in _ADDRESSES:
         scheme = _SCHEME.match(str(value))
         if scheme and scheme.group(1).lower() not in {"http", "https"}:
-            raise InvalidArgumentError(f"<{tag} {name}>: the address {str(value)[:80]!r} has a scheme other than http or https.")
+            raise InvalidArgumentError(
+                f"<{tag} {name}>: the address {str(value)[:80]!r} has a scheme other than http or https."
+            )

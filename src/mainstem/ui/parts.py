@@ -42,7 +42,11 @@ def pill(state: str, label: str = "") -> Html:
 
 def link(base: str, path: str, *children: Child, query: Mapping[str, str] | None = None, **named: Attribute) -> Html:
     """Return a link to a page below ``base``. ``path`` is quoted; ``query`` encoded."""
-    return el("a", *children, href=address(base, path, query), **named)
+    return el("a", *children, attributes={"href": address(base, path, query), **_html_names(named)})
+
+
+def _html_names(named: Mapping[str, Attribute]) -> dict[str, Attribute]:
+    return {name.rstrip("_").replace("_", "-"): value for name, value in named.items()}
 
 
 def address(base: str, path: str, query: Mapping[str, str] | None = None) -> str:
@@ -66,7 +70,9 @@ def facts(pairs: Iterable[tuple[str, Child]]) -> Html:
     )
 
 
-def table(caption: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Child]], *, empty: Child = None) -> Html:
+def table(
+    caption: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Child]], *, empty: Child = None
+) -> Html:
     """Return a table that becomes a list of cards on a narrow screen.
 
     Args:
@@ -147,7 +153,9 @@ def pager(base: str, path: str, query: Mapping[str, str], page: int, has_more: b
         return EMPTY
 
     def to(number: int, words: str, rel: str) -> Html:
-        return link(base, path, words, query={**query, "page": str(number) if number > 1 else ""}, rel=rel, class_="button")
+        return link(
+            base, path, words, query={**query, "page": str(number) if number > 1 else ""}, rel=rel, class_="button"
+        )
 
     return el(
         "nav",

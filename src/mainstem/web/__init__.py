@@ -1,5 +1,5 @@
 """The dashboard and the HTTP API: one ASGI application that is mounted under any prefix.
 
-Where to look: ``projection.py`` makes the page state from the log; ``panels/`` are what the core shows; ``page.py`` puts a
-page together; ``hub.py`` keeps it live; ``security.py`` lets in whom it should; ``application.py`` joins them.
+Where to look: ``projection.py`` makes the page state from the log; ``panels/`` are what the core shows; ``shell.py``
+puts a page together; ``hub.py`` keeps it live; ``security.py`` lets in whom it should; ``application.py`` joins them.
 """

@@ -31,7 +31,9 @@ def error_response(error: MainstemError, headers: Headers) -> Response:
     status = error.status if isinstance(error, WebError) else 500
     if wants_html(headers):
         return html_response(_plain_page(error), status=status)
-    return json_response({"error": {"code": error.code, "message": error.message, "try": error.try_command}}, status=status)
+    return json_response(
+        {"error": {"code": error.code, "message": error.message, "try": error.try_command}}, status=status
+    )
 
 
 def wants_html(headers: Headers) -> bool:
@@ -41,15 +43,26 @@ def wants_html(headers: Headers) -> bool:
 
 def _plain_page(error: MainstemError) -> bytes:
     """Return a page that needs nothing else: who is not let in cannot load styles either."""
-    return b"<!doctype html>" + el(
-        "html",
-        el(
-            "head",
-            el("meta", charset="utf-8"),
-            el("title", "mainstem"),
-            el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            el("meta", name="color-scheme", content="light dark"),
-        ),
-        el("body", el("main", el("h1", "mainstem"), el("p", error.message), el("p", el("code", error.try_command)) if error.try_command else None)),
-        lang="en",
-    ).encode()
+    return (
+        b"<!doctype html>"
+        + el(
+            "html",
+            el(
+                "head",
+                el("meta", charset="utf-8"),
+                el("title", "mainstem"),
+                el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+                el("meta", name="color-scheme", content="light dark"),
+            ),
+            el(
+                "body",
+                el(
+                    "main",
+                    el("h1", "mainstem"),
+                    el("p", error.message),
+                    el("p", el("code", error.try_command)) if error.try_command else None,
+                ),
+            ),
+            lang="en",
+        ).encode()
+    )

@@ -88,7 +88,11 @@ class Api:
         await self._fresh()
 
         def load(db: sqlite3.Connection) -> tuple[RunFold | None, Sequence[StoredRecord], Sequence[StoredRecord]]:
-            return find_run(db, run_id), kept.of_stream(db, JOURNAL_PREFIX + run_id), kept.of_stream(db, LOG_LINES_PREFIX + run_id)
+            return (
+                find_run(db, run_id),
+                kept.of_stream(db, JOURNAL_PREFIX + run_id),
+                kept.of_stream(db, LOG_LINES_PREFIX + run_id),
+            )
 
         run, entries, lines = await self._projection.run(load)
         if run is None:
@@ -136,7 +140,9 @@ class Api:
         if run.ending:
             raise BadRequestError(f"The run {run_id} has ended already: {run.ending}. Nothing was changed.")
         message = InboxMessage(wish, reason or "asked for on the dashboard")
-        position = await self._log.append(INBOX_PREFIX + run_id, [Record(msgspec.json.encode(message))], use_reserve=True)
+        position = await self._log.append(
+            INBOX_PREFIX + run_id, [Record(msgspec.json.encode(message))], use_reserve=True
+        )
         return json_response({"run_id": run_id, "wish": wish, "position": position}, status=202)
 
     async def _fresh(self) -> None:

@@ -72,7 +72,14 @@ class Dashboard:
         self._log = log
         self._clock = clock
         self._groups = groups
-        everything: Sequence[Panel] = (OverviewPanel(), RunsPanel(), TracesPanel(), StreamsPanel(), *panels, RecordsPanel())
+        everything: Sequence[Panel] = (
+            OverviewPanel(),
+            RunsPanel(),
+            TracesPanel(),
+            StreamsPanel(),
+            *panels,
+            RecordsPanel(),
+        )
         self._pages = [page for panel in everything for page in panel.pages()]
         self._matchers = [(_path_pattern(page.path), page) for page in self._pages]
         self._files = StaticFiles()
@@ -156,7 +163,17 @@ class Dashboard:
         """Return an error as a page of the dashboard."""
         view = PageView(
             {404: "Not found"}.get(error.status, "That did not work"),
-            [Fragment("error", el("div", el("p", error.message), el("p", el("a", "To the overview", href=base_of(request))), class_="empty"))],
+            [
+                Fragment(
+                    "error",
+                    el(
+                        "div",
+                        el("p", error.message),
+                        el("p", el("a", "To the overview", href=base_of(request))),
+                        class_="empty",
+                    ),
+                )
+            ],
             frozenset(),
         )
         document = self._shell.document(view, base=base_of(request), path="", query="", position=0)
@@ -221,7 +238,9 @@ class Dashboard:
 
 def build_asgi(dashboard: Dashboard, routes: Mapping[str, Sequence[BaseRoute]], token: str | None) -> ASGIApp:
     """Return the ASGI application: static files, API, streams, what services serve, and pages."""
-    services: list[BaseRoute] = [Mount(f"/{name}", routes=[*of_service, _page_route(dashboard, name)]) for name, of_service in routes.items()]
+    services: list[BaseRoute] = [
+        Mount(f"/{name}", routes=[*of_service, _page_route(dashboard, name)]) for name, of_service in routes.items()
+    ]
 
     async def on_error(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException):
@@ -246,7 +265,9 @@ def build_asgi(dashboard: Dashboard, routes: Mapping[str, Sequence[BaseRoute]], 
 
 
 def _as_web_error(error: HTTPException) -> WebError:
-    found = NotFoundError("There is nothing at this address.") if error.status_code == 404 else WebError(str(error.detail))
+    found = (
+        NotFoundError("There is nothing at this address.") if error.status_code == 404 else WebError(str(error.detail))
+    )
     found.status = error.status_code
     return found
 
@@ -266,7 +287,9 @@ def _page_route(dashboard: Dashboard, name: str) -> Route:
 
 def _path_pattern(path: str) -> re.Pattern[str]:
     parts = re.split(r"\{(\w+)\}", path)
-    return re.compile("".join(re.escape(part) if index % 2 == 0 else f"(?P<{part}>[^/]+)" for index, part in enumerate(parts)))
+    return re.compile(
+        "".join(re.escape(part) if index % 2 == 0 else f"(?P<{part}>[^/]+)" for index, part in enumerate(parts))
+    )
 
 
 def parse_query(query: str) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """The page state: a disposable SQLite file, made from the log, in one thread away from the event loop.
 
-The position up to which records were taken in is written in the transaction that takes them in, so a crash at any moment
-leaves a state that fits its position. A schema of another version, a damaged file, or a log that is shorter than the
-state: the file is thrown away and made again from the log. Execution never reads it.
+The position up to which records were taken in is written in the transaction that takes them in, so a crash at any
+moment leaves a state that fits its position. A schema of another version, a damaged file, or a log that is shorter than
+the state: the file is thrown away and made again from the log. Execution never reads it.
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ class PageState:
         self._db = self._connect()
         meta = dict(self.db.execute("SELECT name, value FROM meta"))
         self.position = int(meta["position"])
-        if meta["version"] == self._version() and self.position <= end_position:
-            return True
-        return False
+        return meta["version"] == self._version() and self.position <= end_position
 
     def _connect(self) -> sqlite3.Connection:
         # One thread uses it at a time; sqlite3's own check would forbid closing it elsewhere at the end.
@@ -128,7 +126,7 @@ class PageState:
 class Projection:
     """Keeps the page state behind the log, and runs what reads it.
 
-    It is not in a hurry: while nobody looks, it takes records in once a second, so that it costs the application little.
+    It is not in a hurry: while nobody looks, it takes records in once a second, so that it costs little.
 
     Args:
         log: Where the records are.

@@ -24,15 +24,15 @@ from mainstem.base.errors import InvalidArgumentError
 from mainstem.web.answers import error_response
 from mainstem.web.errors import ForbiddenError, TokenNeededError, WebError
 
-COOKIE: Final = "mainstem_token"  # noqa: S105 (a cookie's name)
+COOKIE: Final = "mainstem_token"
 """Name of the cookie that stands for the token."""
 
 TOKEN_MIN_CHARS: Final = 8
 """Shortest token that is accepted as one."""
 
 CONTENT_SECURITY_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; media-src 'self' blob:; "
-    "worker-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "media-src 'self' blob:; worker-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 """What a page may load and do: everything from its own origin, nothing inline, nothing evaluated."""
 
@@ -115,8 +115,8 @@ class Gate:
             )
             return answer
         raise TokenNeededError(
-            "This address demands a token: send it as 'Authorization: Bearer …', or open the page once with ?token=… behind its "
-            "address, which sets a cookie. Nothing was read or changed."
+            "This address demands a token: send it as 'Authorization: Bearer …', or open the page once with ?token=… "
+            "behind its address, which sets a cookie. Nothing was read or changed."
         )
 
 
@@ -159,7 +159,7 @@ def host_name(host: str) -> str:
 
 
 def is_loopback(name: str) -> bool:
-    """Tell whether a host name or address is this machine's own: ``localhost``, a name below it, 127.0.0.0/8, ``::1``."""
+    """Tell whether a host name or address is this machine's: ``localhost``, a name below it, 127.0.0.0/8, ``::1``."""
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
@@ -174,7 +174,9 @@ def check_same_origin(headers: Headers) -> None:
     """
     site = headers.get("sec-fetch-site", "same-origin")
     origin = headers.get("origin")
-    if site not in {"same-origin", "none"} or (origin is not None and urlsplit(origin).netloc != headers.get("host", "")):
+    if site not in {"same-origin", "none"} or (
+        origin is not None and urlsplit(origin).netloc != headers.get("host", "")
+    ):
         raise ForbiddenError("The request comes from another site's page. Nothing was changed.")
 
 

@@ -13,8 +13,8 @@ from mainstem.ui.parts import address
 from mainstem.web.static import StaticFiles
 
 _HTMX_CONFIG: Final = (
-    '{"includeIndicatorCSS": false, "history": false, "mode": "same-origin", "morphIgnore": ["data-htmx-powered", "open", '
-    '"data-shown"], "extensions": "sse"}'
+    '{"includeIndicatorCSS": false, "history": false, "mode": "same-origin", "extensions": "sse", '
+    '"morphIgnore": ["data-htmx-powered", "open"]}'
 )
 _SCRIPTS: Final = ("vendor/htmx.min.js", "vendor/hx-sse.min.js", "dashboard.js")
 
@@ -45,7 +45,13 @@ class Shell:
             "body",
             el("a", "Skip to content", href="#main", class_="skip"),
             self._navigation(base, path),
-            el("main", _heading(view, base), [fragment_element(part) for part in view.fragments], id="main", tabindex=-1),
+            el(
+                "main",
+                _heading(view, base),
+                [fragment_element(part) for part in view.fragments],
+                id="main",
+                tabindex=-1,
+            ),
             _live(base, path, query, position) if view.topics else None,
             data_position=position,
         )
@@ -61,7 +67,10 @@ class Shell:
             el("meta", name="referrer", content="same-origin"),
             el("meta", name="htmx-config", content=_HTMX_CONFIG),
             el("link", rel="icon", href=base + self._files.path("icon.svg"), type="image/svg+xml"),
-            [el("link", rel="stylesheet", href=base + self._files.path(name)) for name in ("tokens.css", "dashboard.css")],
+            [
+                el("link", rel="stylesheet", href=base + self._files.path(name))
+                for name in ("tokens.css", "dashboard.css")
+            ],
             [el("script", src=base + self._files.path(name), defer=True) for name in (*_SCRIPTS, *view.scripts)],
         )
 
@@ -105,8 +114,18 @@ def _mark() -> Html:
 
 def _heading(view: PageView, base: str) -> Html:
     trail = [el("a", name, href=address(base, path)) for name, path in view.parents]
-    crumbs = el("nav", join(trail, el("span", "/", aria_hidden="true")), class_="crumbs", aria_label="Above this page") if trail else None
-    return el("div", crumbs, el("h1", view.title), el("div", view.subtitle, class_="subtitle") if view.subtitle else None, class_="heading")
+    crumbs = (
+        el("nav", join(trail, el("span", "/", aria_hidden="true")), class_="crumbs", aria_label="Above this page")
+        if trail
+        else None
+    )
+    return el(
+        "div",
+        crumbs,
+        el("h1", view.title),
+        el("div", view.subtitle, class_="subtitle") if view.subtitle else None,
+        class_="heading",
+    )
 
 
 def _live(base: str, path: str, query: str, position: int) -> Html:
@@ -115,7 +134,7 @@ def _live(base: str, path: str, query: str, position: int) -> Html:
 
 
 def fragment_element(fragment: Fragment, *, travelling: bool = False) -> Html:
-    """Return a fragment's element; a travelling one says that it replaces its predecessor, keeping what did not change."""
+    """Return a fragment's element; a travelling one replaces its predecessor, keeping what did not change."""
     return el(
         "div",
         fragment.html,

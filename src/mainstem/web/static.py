@@ -1,4 +1,4 @@
-"""Files that pages need, under names that carry their digest: they are kept by browsers for ever, and compressed once."""
+"""Files that pages need, under names that carry their digest: browsers keep them for ever; compressed once."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _File(msgspec.Struct, frozen=True):
 
 
 class StaticFiles:
-    """The files by their hashed names. Nothing is found that is not in the list, so no path of a stranger's reaches a disk."""
+    """The files by their hashed names. Only what is in the list is found: no path of a stranger's reaches a disk."""
 
     def __init__(self) -> None:
         self._files = {name: _load(*place) for name, place in _PLACES.items()}
@@ -60,12 +60,16 @@ class StaticFiles:
         """Answer a request for a file."""
         file = self._by_path.get("static/" + request.path_params["name"])
         if file is None:
-            raise NotFoundError("There is no such file. Its name carries its digest: a page loaded anew has the right one.")
+            raise NotFoundError(
+                "There is no such file. Its name carries its digest: a page loaded anew has the right one."
+            )
         headers = {"cache-control": _FOR_EVER, "etag": f'"{file.digest}"', "vary": "accept-encoding"}
         if f'"{file.digest}"' in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         if "gzip" in request.headers.get("accept-encoding", ""):
-            return Response(file.compressed, headers={**headers, "content-encoding": "gzip"}, media_type=file.content_type)
+            return Response(
+                file.compressed, headers={**headers, "content-encoding": "gzip"}, media_type=file.content_type
+            )
         return Response(file.content, headers=headers, media_type=file.content_type)
 
 

@@ -12,6 +12,8 @@ from mainstem.ui.html import Html, el
 _DEPTH_SHOWN: Final = 8
 _WORDS: Final = {"ok": "", "error": "failed", "died": "its process died", "running": "running"}
 _LEGEND: Final = (
+    ("run", "run"),
+    ("request", "request"),
     ("work", "work"),
     ("wait", "waiting"),
     ("error", "failed"),
@@ -33,7 +35,7 @@ def waterfall_table(waterfall: Waterfall, caption: str) -> Html:
         el("th", _axis(waterfall.duration_ns), scope="col", class_="axis", aria_label="When"),
         el("th", "Took", scope="col", class_="number"),
     )
-    kinds = {segment.class_ for row in waterfall.rows for segment in _segments(row, waterfall)}
+    kinds = {name for row in waterfall.rows for segment in _segments(row, waterfall) for name in segment.class_.split()}
     return el(
         "div",
         el(
@@ -56,10 +58,7 @@ def _legend(kinds: set[str]) -> Html:
     shown = [(class_, word) for class_, word in _LEGEND if class_ in kinds]
     return el(
         "div",
-        [
-            el("span", track_swatch(class_), word, class_="key")
-            for class_, word in shown
-        ],
+        [el("span", track_swatch(class_), word, class_="key") for class_, word in shown],
         class_="legend",
         aria_hidden="true",
     )
@@ -104,7 +103,9 @@ def _line(row: Row, waterfall: Waterfall) -> Html:
     status = el("span", word, class_=f"word {span.status}") if word else None
     return el(
         "tr",
-        el("th", el("span", span.name, class_="name"), status, detail, scope="row", class_=f"depth-{depth} {span.kind}"),
+        el(
+            "th", el("span", span.name, class_="name"), status, detail, scope="row", class_=f"depth-{depth} {span.kind}"
+        ),
         el("td", track(_segments(row, waterfall), sentence), class_="bar"),
         el("td", took, class_="number"),
     )

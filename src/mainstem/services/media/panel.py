@@ -73,10 +73,17 @@ CREATE INDEX videos_by_time ON videos_video (created_ns);
                 entry = _decode(record)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 continue  # no record of ours: the stream's own page shows it all the same
-            video_id = entry.video_id if isinstance(entry, VideoReady | VideoRefused) else record.stream.removeprefix(MEDIA_PREFIX)
+            video_id = (
+                entry.video_id
+                if isinstance(entry, VideoReady | VideoRefused)
+                else record.stream.removeprefix(MEDIA_PREFIX)
+            )
             video = _find(db, video_id) or _Video(video_id=video_id, created_ns=record.time_ns)
             _fold(video, record, entry)
-            db.execute("INSERT OR REPLACE INTO videos_video VALUES (?, ?, ?)", (video_id, video.created_ns, msgspec.json.encode(video)))
+            db.execute(
+                "INSERT OR REPLACE INTO videos_video VALUES (?, ?, ?)",
+                (video_id, video.created_ns, msgspec.json.encode(video)),
+            )
             topics.add("video:" + video_id)
         return topics
 
@@ -108,7 +115,12 @@ def _fold(video: _Video, record: StoredRecord, entry: Progress | VideoReady | Vi
         case VideoReady():
             video.state, video.ready, video.filename, video.ended_ns = "ready", entry, entry.filename, record.time_ns
         case VideoRefused():
-            video.state, video.refused, video.filename, video.ended_ns = "refused", entry, entry.filename, record.time_ns
+            video.state, video.refused, video.filename, video.ended_ns = (
+                "refused",
+                entry,
+                entry.filename,
+                record.time_ns,
+            )
 
 
 def _find(db: sqlite3.Connection, video_id: str) -> _Video | None:
@@ -121,26 +133,48 @@ def render_list(db: sqlite3.Connection, request: PageRequest) -> PageView:
     asked = request.query.get("page", "1")
     page = int(asked) if asked.isascii() and asked.isdigit() and 0 < len(asked) < 5 and asked != "0" else 1
     rows = db.execute(
-        "SELECT video FROM videos_video ORDER BY created_ns DESC LIMIT ? OFFSET ?", (PAGE_ROWS + 1, (page - 1) * PAGE_ROWS)
+        "SELECT video FROM videos_video ORDER BY created_ns DESC LIMIT ? OFFSET ?",
+        (PAGE_ROWS + 1, (page - 1) * PAGE_ROWS),
     ).fetchall()
     cells = [_row(request, _decode_video(video)) for (video,) in rows[:PAGE_ROWS]]
-    columns = (("State", ""), ("Video", "wide"), ("Chunks", ""), ("Renditions", ""), ("Length", "number"), ("Began", ""), ("Took", "number"))
+    columns = (
+        ("State", ""),
+        ("Video", "wide"),
+        ("Chunks", ""),
+        ("Renditions", ""),
+        ("Length", "number"),
+        ("Began", ""),
+        ("Took", "number"),
+    )
     empty = el("p", "No video yet. An upload that is a video becomes one by itself.")
-    body = [table("Videos", columns, cells, empty=empty), pager(request.base, "videos", {}, page, len(rows) > PAGE_ROWS)]
+    body = [
+        table("Videos", columns, cells, empty=empty),
+        pager(request.base, "videos", {}, page, len(rows) > PAGE_ROWS),
+    ]
     return PageView("Videos", (Fragment("videos", Html("".join(body)), label="Videos"),), frozenset({"videos"}))
 
 
 def _row(request: PageRequest, video: _Video) -> Sequence[Child]:
-    names = [one.name for one in video.ready.renditions] if video.ready else list(video.planned.renditions) if video.planned else []
+    names = (
+        [one.name for one in video.ready.renditions]
+        if video.ready
+        else list(video.planned.renditions)
+        if video.planned
+        else []
+    )
     length_s = video.ready.duration_s if video.ready else video.planned.duration_s if video.planned else 0.0
     return (
         pill(video.state),
         el(
             "div",
-            link(request.base, f"videos/{video.video_id}", shorten(video.filename or video.video_id, 120), class_="main"),
+            link(
+                request.base, f"videos/{video.video_id}", shorten(video.filename or video.video_id, 120), class_="main"
+            ),
             el("div", shorten(video.refused.message, 200), class_="wrong") if video.refused else None,
         ),
-        progress(len(video.chunks), video.planned.chunks_total, f"Chunks of {video.filename}") if video.planned else el("span", "–", class_="dim"),
+        progress(len(video.chunks), video.planned.chunks_total, f"Chunks of {video.filename}")
+        if video.planned
+        else el("span", "–", class_="dim"),
         ", ".join(names) or el("span", "–", class_="dim"),
         format_duration(round(length_s * 1e9)) if length_s else el("span", "–", class_="dim"),
         age_element(video.created_ns, request.facts.now_ns),
@@ -172,7 +206,10 @@ def render_video(db: sqlite3.Connection, request: PageRequest) -> PageView | Non
 def _state(video: _Video) -> Html:
     words: Html | None = None
     if video.refused:
-        words = notice("bad", el("p", el("strong", video.refused.message), " It did not become a video; what was uploaded is kept."))
+        words = notice(
+            "bad",
+            el("p", el("strong", video.refused.message), " It did not become a video; what was uploaded is kept."),
+        )
     total = video.planned.chunks_total if video.planned else 0
     done = progress(len(video.chunks), total, "Chunks that are encoded") if total and not video.ended_ns else None
     return el("div", el("div", pill(video.state), done, class_="state-line"), words, class_="opening")
@@ -220,13 +257,25 @@ def _facts(request: PageRequest, video: _Video) -> Html:
             ("Began", time_element(video.created_ns)),
             ("Took" if video.ended_ns else "So far", format_duration(took_ns)),
             ("Upload", link(request.base, f"uploads/{video.video_id}", "where it came from")),
-            ("Trace", link(request.base, f"traces/{video.trace_id}", video.trace_id[:16] + "…", class_="mono") if video.trace_id else None),
+            (
+                "Trace",
+                link(request.base, f"traces/{video.trace_id}", video.trace_id[:16] + "…", class_="mono")
+                if video.trace_id
+                else None,
+            ),
         ]
     )
 
 
 def _renditions(renditions: Sequence[PublishedRendition]) -> Html:
-    columns = (("Rendition", "wide"), ("Size", ""), ("Frames", "number"), ("Average", "number"), ("Peak", "number"), ("Codecs", ""))
+    columns = (
+        ("Rendition", "wide"),
+        ("Size", ""),
+        ("Frames", "number"),
+        ("Average", "number"),
+        ("Peak", "number"),
+        ("Codecs", ""),
+    )
     cells: list[Sequence[Child]] = [
         (
             one.name,

@@ -58,13 +58,30 @@ CREATE TABLE uploads_request (
             if isinstance(entry, Progressed):
                 db.execute(
                     "INSERT OR REPLACE INTO uploads_request VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (upload_id, entry.request, entry.started_ns, entry.ended_ns, entry.received_bytes, entry.offset, entry.outcome),
+                    (
+                        upload_id,
+                        entry.request,
+                        entry.started_ns,
+                        entry.ended_ns,
+                        entry.received_bytes,
+                        entry.offset,
+                        entry.outcome,
+                    ),
                 )
             ended_ns = record.time_ns if upload.phase != "open" else 0
-            brought = db.execute("SELECT coalesce(sum(received_bytes), 0) FROM uploads_request WHERE upload_id = ?", (upload_id,))
+            brought = db.execute(
+                "SELECT coalesce(sum(received_bytes), 0) FROM uploads_request WHERE upload_id = ?", (upload_id,)
+            )
             db.execute(
                 "INSERT OR REPLACE INTO uploads_upload VALUES (?, ?, ?, ?, ?, ?)",
-                (upload_id, upload.created.started_ns, record.time_ns, ended_ns, brought.fetchone()[0], msgspec.json.encode(upload)),
+                (
+                    upload_id,
+                    upload.created.started_ns,
+                    record.time_ns,
+                    ended_ns,
+                    brought.fetchone()[0],
+                    msgspec.json.encode(upload),
+                ),
             )
             topics.add("upload:" + upload_id)
         return topics
@@ -85,14 +102,29 @@ def render_list(db: sqlite3.Connection, request: PageRequest) -> PageView:
     asked = request.query.get("page", "1")
     page = int(asked) if asked.isascii() and asked.isdigit() and 0 < len(asked) < 5 and asked != "0" else 1
     rows = db.execute(
-        "SELECT upload, created_ns, ended_ns, brought_bytes FROM uploads_upload ORDER BY created_ns DESC LIMIT ? OFFSET ?",
+        "SELECT upload, created_ns, ended_ns, brought_bytes FROM uploads_upload "
+        "ORDER BY created_ns DESC LIMIT ? OFFSET ?",
         (PAGE_ROWS + 1, (page - 1) * PAGE_ROWS),
     ).fetchall()
     now_ns = request.facts.now_ns
-    cells = [_row(request, _decode_upload(upload), created_ns, ended_ns or now_ns, brought) for upload, created_ns, ended_ns, brought in rows[:PAGE_ROWS]]
-    columns = (("State", ""), ("File", "wide"), ("Progress", ""), ("Size", "number"), ("Sent again", "number"), ("Began", ""), ("Took", "number"))
+    cells = [
+        _row(request, _decode_upload(upload), created_ns, ended_ns or now_ns, brought)
+        for upload, created_ns, ended_ns, brought in rows[:PAGE_ROWS]
+    ]
+    columns = (
+        ("State", ""),
+        ("File", "wide"),
+        ("Progress", ""),
+        ("Size", "number"),
+        ("Sent again", "number"),
+        ("Began", ""),
+        ("Took", "number"),
+    )
     empty = el("p", "No upload yet. Any tus client can send one to ", el("code", request.base + "uploads/files"), ".")
-    body = [table("Uploads", columns, cells, empty=empty), pager(request.base, "uploads", {}, page, len(rows) > PAGE_ROWS)]
+    body = [
+        table("Uploads", columns, cells, empty=empty),
+        pager(request.base, "uploads", {}, page, len(rows) > PAGE_ROWS),
+    ]
     return PageView("Uploads", (Fragment("uploads", Html("".join(body)), label="Uploads"),), frozenset({"uploads"}))
 
 
@@ -102,7 +134,9 @@ def _row(request: PageRequest, upload: Upload, created_ns: int, until_ns: int, b
         pill(_STATES[upload.phase]),
         el(
             "div",
-            link(request.base, f"uploads/{upload.id}", shorten(upload.created.filename or upload.id, 120), class_="main"),
+            link(
+                request.base, f"uploads/{upload.id}", shorten(upload.created.filename or upload.id, 120), class_="main"
+            ),
             el("div", upload.id, class_="dim mono"),
         ),
         progress(upload.offset, upload.size_bytes or 1, f"Progress of {upload.created.filename or upload.id}"),
@@ -122,8 +156,8 @@ def render_upload(db: sqlite3.Connection, request: PageRequest) -> PageView | No
         "SELECT created_ns, ended_ns, brought_bytes FROM uploads_upload WHERE upload_id = ?", (upload.id,)
     ).fetchone()
     requests = db.execute(
-        "SELECT request, started_ns, ended_ns, received_bytes, offset, outcome FROM uploads_request WHERE upload_id = ? "
-        "ORDER BY request DESC LIMIT ?",
+        "SELECT request, started_ns, ended_ns, received_bytes, offset, outcome FROM uploads_request "
+        "WHERE upload_id = ? ORDER BY request DESC LIMIT ?",
         (upload.id, REQUESTS_SHOWN),
     ).fetchall()
     return PageView(
@@ -145,11 +179,21 @@ def _state(request: PageRequest, upload: Upload) -> Html:
         left = upload.size_bytes - upload.offset
         words = notice(
             "busy",
-            el("p", f"{format_bytes(left)} are still to come. What has arrived is safe until ", age_element(upload.expires_ns, request.facts.now_ns), "."),
+            el(
+                "p",
+                f"{format_bytes(left)} are still to come. What has arrived is safe until ",
+                age_element(upload.expires_ns, request.facts.now_ns),
+                ".",
+            ),
         )
     return el(
         "div",
-        el("div", pill(_STATES[upload.phase]), progress(upload.offset, upload.size_bytes or 1, "Progress"), class_="state-line"),
+        el(
+            "div",
+            pill(_STATES[upload.phase]),
+            progress(upload.offset, upload.size_bytes or 1, "Progress"),
+            class_="state-line",
+        ),
         words,
         class_="opening",
     )
@@ -169,14 +213,25 @@ def _facts(request: PageRequest, upload: Upload, created_ns: int, ended_ns: int,
             ("Ended", time_element(ended_ns) if ended_ns else None),
             ("Took" if ended_ns else "So far", format_duration(max(0, until_ns - created_ns))),
             ("SHA-256", el("span", upload.blob[:16] + "…", class_="mono", title=upload.blob) if upload.blob else None),
-            ("Trace", link(request.base, f"traces/{upload.trace.trace_id}", upload.trace.trace_id[:16] + "…", class_="mono")),
+            (
+                "Trace",
+                link(request.base, f"traces/{upload.trace.trace_id}", upload.trace.trace_id[:16] + "…", class_="mono"),
+            ),
             ("Records", link(request.base, f"streams/{UPLOAD_PREFIX}{upload.id}", f"{upload.records:,} in its stream")),
         ]
     )
 
 
 def _requests(rows: Sequence[tuple[int, int, int, int, int, str]]) -> Html:
-    columns = (("Outcome", ""), ("Request", "number"), ("Brought", "number"), ("Offset after", "number"), ("Rate", "number"), ("Took", "number"), ("At", ""))
+    columns = (
+        ("Outcome", ""),
+        ("Request", "number"),
+        ("Brought", "number"),
+        ("Offset after", "number"),
+        ("Rate", "number"),
+        ("Took", "number"),
+        ("At", ""),
+    )
     cells: list[Sequence[Child]] = []
     for number, started_ns, ended_ns, received, offset, outcome in rows:
         state, words = _OUTCOMES.get(outcome, ("failed", outcome.replace("_", " ")))
@@ -192,4 +247,6 @@ def _requests(rows: Sequence[tuple[int, int, int, int, int, str]]) -> Html:
                 time_element(started_ns, with_date=False),
             )
         )
-    return card("Requests, newest first", table("Requests of this upload", columns, cells, empty=el("p", "No request yet.")))
+    return card(
+        "Requests, newest first", table("Requests of this upload", columns, cells, empty=el("p", "No request yet."))
+    )

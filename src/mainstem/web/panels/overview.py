@@ -9,7 +9,7 @@ from typing import Final
 from mainstem.flow.history import RunFold
 from mainstem.log.contract import StoredRecord
 from mainstem.ui.charts import bars
-from mainstem.ui.format import format_bytes, format_count, format_rate
+from mainstem.ui.format import format_bytes, format_count, format_rate, shorten
 from mainstem.ui.html import EMPTY, Child, Html, el
 from mainstem.ui.panel import Fragment, GroupFacts, Page, PageRequest, PageView
 from mainstem.ui.parts import card, link, metric, notice, table
@@ -49,8 +49,14 @@ def render_overview(db: sqlite3.Connection, request: PageRequest) -> PageView:
         (
             Fragment("health", _health(db, request), live=True),
             Fragment("metrics", _metrics(db, request), label="Figures"),
-            Fragment("open-runs", _runs_card("Open runs", open_runs, request, "open", "Nothing is under way."), label="Open runs"),
-            Fragment("latest-runs", _runs_card("Latest runs", latest, request, "", _first_words()), label="Latest runs"),
+            Fragment(
+                "open-runs",
+                _runs_card("Open runs", open_runs, request, "open", "Nothing is under way."),
+                label="Open runs",
+            ),
+            Fragment(
+                "latest-runs", _runs_card("Latest runs", latest, request, "", _first_words()), label="Latest runs"
+            ),
             Fragment("groups", _groups(request.facts.groups), label="Consumer groups"),
         ),
         frozenset({"runs", "streams", "tick"}),
@@ -71,13 +77,25 @@ def _health(db: sqlite3.Connection, request: PageRequest) -> Html:
         return el("p", "No failure is on record." if counts else "", class_="dim")
     tone = "bad" if counts.get("failed") or counts.get("quarantined") or dead else "warn"
     words: list[Child] = [part for pair in zip(parts, [", "] * (len(parts) - 1) + ["."], strict=True) for part in pair]
-    return notice(tone, el("p", words))
+    return notice(tone, el("p", words), _latest_failure(db, request) if counts.get("failed") else None)
+
+
+def _latest_failure(db: sqlite3.Connection, request: PageRequest) -> Html:
+    run = list_runs(db, state="failed", limit=1)[0].summary(request.facts.now_ns)
+    return el(
+        "p",
+        "The latest is ",
+        link(request.base, f"runs/{run.run_id}", shorten(run.run_id, 60)),
+        f": {shorten(run.message, 240)}",
+        class_="latest",
+    )
 
 
 def _metrics(db: sqlite3.Connection, request: PageRequest) -> Html:
     now_ns = request.facts.now_ns
     series = {
-        name: kept.counts_of(db, name, now_ns, CHART_BUCKETS) for name in ("events", "started", "completed", "failed", "steps")
+        name: kept.counts_of(db, name, now_ns, CHART_BUCKETS)
+        for name in ("events", "started", "completed", "failed", "steps")
     }
     counts = count_states(db)
     open_count = sum(count for state, count in counts.items() if state not in {"completed", "failed", "cancelled"})
@@ -95,7 +113,12 @@ def _metrics(db: sqlite3.Connection, request: PageRequest) -> Html:
             chart=_chart("Runs ended", ended, series["failed"]),
         ),
         metric("Open runs", format_count(open_count), f"{waiting:,} of them wait" if waiting else "none of them waits"),
-        metric("Failed runs", format_count(counts.get("failed", 0)), "on record", tone="bad" if counts.get("failed") else ""),
+        metric(
+            "Failed runs",
+            format_count(counts.get("failed", 0)),
+            "on record",
+            tone="bad" if counts.get("failed") else "",
+        ),
         metric(
             "Log",
             format_bytes(facts.size_bytes),
@@ -110,7 +133,11 @@ def _rate(series: Sequence[int]) -> str:
 
 
 def _chart(name: str, series: Sequence[int], bad: Sequence[int] = ()) -> Html:
-    return bars(series, f"{name} in the last ten minutes: {sum(series):,}, at most {max(series):,} in {kept.BUCKET_S} s", bad=bad)
+    return bars(
+        series,
+        f"{name} in the last ten minutes: {sum(series):,}, at most {max(series):,} in {kept.BUCKET_S} s",
+        bad=bad,
+    )
 
 
 def _runs_card(title: str, runs: Sequence[RunFold], request: PageRequest, state: str, empty: Child) -> Html:
@@ -132,7 +159,15 @@ def _first_words() -> Html:
 def _groups(groups: Sequence[GroupFacts]) -> Html:
     if not groups:
         return EMPTY
-    columns = (("Group", ""), ("Reads", "wide"), ("Position", "number"), ("Lag", "number"), ("In flight", "number"), ("Retrying", "number"), ("Dead", "number"))
+    columns = (
+        ("Group", ""),
+        ("Reads", "wide"),
+        ("Position", "number"),
+        ("Lag", "number"),
+        ("In flight", "number"),
+        ("Retrying", "number"),
+        ("Dead", "number"),
+    )
     cells: list[Sequence[Child]] = [
         (
             el("span", group.name, class_="mono"),

@@ -107,7 +107,7 @@ def _row(record: StoredRecord, trace_id: str) -> tuple[object, ...]:
 
 
 def _lightened(record: StoredRecord) -> bytes:
-    """Return a long payload's beginning; of a system record everything but its heavy fields, so that it still decodes."""
+    """Return a long payload's beginning; of a system record all but its heavy fields, so that it still decodes."""
     if record.stream.startswith("$"):
         try:
             fields = msgspec.json.decode(record.value)
@@ -128,7 +128,8 @@ def count_in_buckets(db: sqlite3.Connection, counts: Counter[tuple[int, str]]) -
     if not counts:
         return
     db.executemany(
-        "INSERT INTO records_count VALUES (?, ?, ?) ON CONFLICT (bucket, name) DO UPDATE SET count = count + excluded.count",
+        "INSERT INTO records_count VALUES (?, ?, ?) ON CONFLICT (bucket, name) "
+        "DO UPDATE SET count = count + excluded.count",
         [(bucket, name, count) for (bucket, name), count in counts.items()],
     )
     latest = max(bucket for bucket, _name in counts)

@@ -52,15 +52,25 @@ def render_run(db: sqlite3.Connection, request: PageRequest, run: RunFold) -> Pa
     state = run.state(now_ns)
     waterfall = build_waterfall(run_spans(records, now_ns=now_ns), now_ns)
     fragments = [
-        Fragment("opening", _opening(request, run, state), live=True),
+        Fragment("opening", _opening(request, run, state, entries), live=True),
         Fragment("facts", _facts(request, run)),
-        Fragment("timeline", card("Timeline", waterfall_table(waterfall, "Steps and waiting of this run, in time")), label="Timeline"),
-        Fragment("steps", _steps(request, entries), label="Steps"),
+        Fragment(
+            "timeline",
+            card("Timeline", waterfall_table(waterfall, "Steps and waiting of this run, in time")),
+            label="Timeline",
+        ),
+        Fragment("steps", _steps(entries), label="Steps"),
         Fragment("values", _values(entries), label="Input and result"),
         Fragment("lines", _log(lines), label="Log lines"),
     ]
     title = el("span", run.function, class_="dim") if run.function else ""
-    return PageView(run.run_id, fragments, frozenset({"run:" + run.run_id, "stream:" + LOG_LINES_PREFIX + run.run_id}), title, [("Runs", "runs")])
+    return PageView(
+        run.run_id,
+        fragments,
+        frozenset({"run:" + run.run_id, "stream:" + LOG_LINES_PREFIX + run.run_id}),
+        title,
+        [("Runs", "runs")],
+    )
 
 
 def _entries(records: Sequence[StoredRecord]) -> list[tuple[StoredRecord, JournalEntry]]:
@@ -83,12 +93,30 @@ def _lines(records: Sequence[StoredRecord]) -> list[LogLine]:
     return lines
 
 
-def _opening(request: PageRequest, run: RunFold, state: str) -> Html:
-    message = run.summary(request.facts.now_ns).message
+def _opening(
+    request: PageRequest, run: RunFold, state: str, entries: Sequence[tuple[StoredRecord, JournalEntry]]
+) -> Html:
+    message = _failure(run, entries) or run.summary(request.facts.now_ns).message
     retry_at_ns = min((one.retry_at_ns for one in run.retrying.values()), default=0)
     when: Child = (" It begins ", age_element(retry_at_ns, request.facts.now_ns), ".") if retry_at_ns else None
     sentence = notice(_TONES.get(state, "calm"), el("p", message, when)) if message else None
-    return el("div", el("div", pill(state), _buttons(request, run, state), class_="state-line"), sentence, class_="opening")
+    return el(
+        "div", el("div", pill(state), _buttons(request, run, state), class_="state-line"), sentence, class_="opening"
+    )
+
+
+def _failure(run: RunFold, entries: Sequence[tuple[StoredRecord, JournalEntry]]) -> str:
+    """Return what failed, at which attempt, why and what happens next, where a step ended the run."""
+    attempts = [
+        entry.attempt for _record, entry in entries if isinstance(entry, StepFailed) and entry.key == run.failed_step
+    ]
+    if run.ending != "failed" or run.error is None or not attempts:
+        return ""
+    which = f"attempt {attempts[-1]}, its last" if attempts[-1] > 1 else "its only attempt"
+    return (
+        f"Step {run.failed_step} failed at {which}: {run.error.type}: {shorten(run.error.message, 600).rstrip('.')}. "
+        "The run has ended; nothing is tried again."
+    )
 
 
 def _buttons(request: PageRequest, run: RunFold, state: str) -> Html | None:
@@ -119,13 +147,17 @@ def _facts(request: PageRequest, run: RunFold) -> Html:
     base = request.base
     now_ns = request.facts.now_ns
     trigger = (
-        link(base, f"streams/{run.trigger.stream}", f"{run.trigger.stream} @ {run.trigger.position}", query={"before": str(run.trigger.position + 1)})
+        link(
+            base,
+            f"streams/{run.trigger.stream}",
+            f"{run.trigger.stream} @ {run.trigger.position}",
+            query={"before": str(run.trigger.position + 1)},
+        )
         if run.trigger
         else None
     )
     return facts(
         [
-            ("Function", run.function),
             ("Queue", run.queue),
             ("Started by", trigger),
             ("About", " ".join(run.about)),
@@ -136,16 +168,25 @@ def _facts(request: PageRequest, run: RunFold) -> Html:
             ("Steps done", f"{run.steps:,}"),
             ("Failed attempts", f"{run.failures:,}" if run.failures else None),
             ("Taken over", f"{run.claims:,} times" if run.claims > 1 else "once" if run.claims else None),
-            ("Trace", link(base, f"traces/{run.trace_id}", run.trace_id[:16] + "…", class_="mono") if run.trace_id else None),
-            ("Journal", link(base, f"streams/{JOURNAL_PREFIX}{run.run_id}", f"{JOURNAL_PREFIX}{shorten(run.run_id, 24)}", class_="mono")),
+            (
+                "Trace",
+                link(base, f"traces/{run.trace_id}", run.trace_id[:16] + "…", class_="mono") if run.trace_id else None,
+            ),
+            (
+                "Journal",
+                link(
+                    base,
+                    f"streams/{JOURNAL_PREFIX}{run.run_id}",
+                    f"{JOURNAL_PREFIX}{shorten(run.run_id, 24)}",
+                    class_="mono",
+                ),
+            ),
         ]
     )
 
 
-def _steps(request: PageRequest, entries: Sequence[tuple[StoredRecord, JournalEntry]]) -> Html:
-    ended = {
-        (entry.key, entry.attempt) for _record, entry in entries if isinstance(entry, StepCompleted | StepFailed)
-    }
+def _steps(entries: Sequence[tuple[StoredRecord, JournalEntry]]) -> Html:
+    ended = {(entry.key, entry.attempt) for _record, entry in entries if isinstance(entry, StepCompleted | StepFailed)}
     began = {(entry.key, entry.attempt): record for record, entry in entries if isinstance(entry, StepStarted)}
     latest = {key: max(attempt for other, attempt in began if other == key) for key, _attempt in began}
     rows: list[Sequence[Child]] = []
@@ -153,20 +194,52 @@ def _steps(request: PageRequest, entries: Sequence[tuple[StoredRecord, JournalEn
         match entry:
             case StepCompleted():
                 took_ns = record.time_ns - entry.started_ns
-                rows.append(_step_row("completed", entry, record, took_ns, el("code", one_line(bytes(entry.result)), class_="value")))
+                rows.append(
+                    _step_row(
+                        "completed", entry, record, took_ns, el("code", one_line(bytes(entry.result)), class_="value")
+                    )
+                )
             case StepFailed():
-                rows.append(_step_row("retrying" if entry.retry_at_ns else "failed", entry, record, record.time_ns - entry.started_ns, _error(entry.error)))
+                rows.append(
+                    _step_row(
+                        "retrying" if entry.retry_at_ns else "failed",
+                        entry,
+                        record,
+                        record.time_ns - entry.started_ns,
+                        _error(entry.error),
+                    )
+                )
             case StepStarted() if (entry.key, entry.attempt) not in ended:
                 is_last = latest[entry.key] == entry.attempt and not any(key == entry.key for key, _ in ended)
-                rows.append(_step_row("running" if is_last else "died", entry, record, 0, "" if is_last else "its process ended before it did"))
-    columns = (("State", ""), ("Step", ""), ("Attempt", "number"), ("Result", "wide"), ("Waited", "number"), ("Took", "number"), ("At", ""))
+                rows.append(
+                    _step_row(
+                        "running" if is_last else "died",
+                        entry,
+                        record,
+                        0,
+                        "" if is_last else "its process ended before it did",
+                    )
+                )
+    columns = (
+        ("State", ""),
+        ("Step", ""),
+        ("Attempt", "number"),
+        ("Result", "wide"),
+        ("Waited", "number"),
+        ("Took", "number"),
+        ("At", ""),
+    )
     left_out = max(0, len(rows) - STEPS_SHOWN)
     more = el("p", f"{left_out:,} earlier attempts are not shown here.", class_="dim") if left_out else None
-    shown = table("Steps of this run, by time of their end", columns, rows[-STEPS_SHOWN:], empty=el("p", "No step has ended yet."))
+    shown = table(
+        "Steps of this run, by time of their end", columns, rows[-STEPS_SHOWN:], empty=el("p", "No step has ended yet.")
+    )
     return card("Steps", more, shown)
 
 
-def _step_row(state: str, entry: StepCompleted | StepFailed | StepStarted, record: StoredRecord, took_ns: int, shown: Child) -> Sequence[Child]:
+def _step_row(
+    state: str, entry: StepCompleted | StepFailed | StepStarted, record: StoredRecord, took_ns: int, shown: Child
+) -> Sequence[Child]:
     waited_ns = 0 if isinstance(entry, StepStarted) else entry.waited_ns
     words = {"retrying": "failed"}.get(state, state)
     return (

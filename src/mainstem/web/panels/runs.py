@@ -41,8 +41,8 @@ class RunsPanel:
     patterns = (JOURNAL_PREFIX + ">",)
     schema = """
 CREATE TABLE runs_run (
-    run_id TEXT PRIMARY KEY, state TEXT NOT NULL, started_ns INTEGER NOT NULL, function TEXT NOT NULL, about TEXT NOT NULL,
-    trace_id TEXT NOT NULL, fold BLOB NOT NULL) WITHOUT ROWID;
+    run_id TEXT PRIMARY KEY, state TEXT NOT NULL, started_ns INTEGER NOT NULL, function TEXT NOT NULL,
+    about TEXT NOT NULL, trace_id TEXT NOT NULL, fold BLOB NOT NULL) WITHOUT ROWID;
 CREATE INDEX runs_by_state ON runs_run (state, started_ns);
 CREATE INDEX runs_by_time ON runs_run (started_ns);
 CREATE INDEX runs_by_trace ON runs_run (trace_id);
@@ -77,7 +77,15 @@ CREATE INDEX runs_by_trace ON runs_run (trace_id);
 
 def _row(fold: RunFold, time_ns: int) -> tuple[object, ...]:
     about = " ".join(fold.about)
-    return fold.run_id, fold.state(time_ns), fold.started_ns, fold.function, about, fold.trace_id, msgspec.json.encode(fold)
+    return (
+        fold.run_id,
+        fold.state(time_ns),
+        fold.started_ns,
+        fold.function,
+        about,
+        fold.trace_id,
+        msgspec.json.encode(fold),
+    )
 
 
 def find_run(db: sqlite3.Connection, run_id: str) -> RunFold | None:
@@ -92,6 +100,7 @@ def list_runs(
     """Return runs, newest first.
 
     Args:
+        db: The page state.
         state: See :data:`FILTERS`.
         search: Part of an id, a function's name or an entity.
         offset: Runs to pass over.
@@ -174,7 +183,9 @@ def _filters(db: sqlite3.Connection, request: PageRequest, state: str, search: s
     counts = count_states(db)
     open_count = sum(count for name, count in counts.items() if name not in ENDED)
     tabs = [("", "All", sum(counts.values())), ("open", "Open", open_count)]
-    tabs += [(name, name.capitalize(), counts[name]) for name in FILTERS[2:] if counts.get(name) or name == state]
+    tabs += [
+        (name, name.capitalize(), counts.get(name, 0)) for name in FILTERS[2:] if counts.get(name) or name == state
+    ]
     links = [
         link(
             request.base,
@@ -185,7 +196,7 @@ def _filters(db: sqlite3.Connection, request: PageRequest, state: str, search: s
             class_="tab",
             aria_current="page" if value == state else None,
         )
-        for value, name, count in ((value, name, counts.get(value, 0) if count is None else count) for value, name, count in tabs)
+        for value, name, count in tabs
     ]
     form = el(
         "form",

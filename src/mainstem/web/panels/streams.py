@@ -48,7 +48,13 @@ def render_list(db: sqlite3.Connection, request: PageRequest) -> PageView:
         (system, f"%{escaped}%", PAGE_ROWS + 1, (page - 1) * PAGE_ROWS),
     ).fetchall()
     query = {"system": "1" if system else "", "search": search}
-    columns = (("Stream", "wide"), ("Records", "number"), ("Size", "number"), ("Last position", "number"), ("Last record", ""))
+    columns = (
+        ("Stream", "wide"),
+        ("Records", "number"),
+        ("Size", "number"),
+        ("Last position", "number"),
+        ("Last record", ""),
+    )
     cells: list[Sequence[Child]] = [
         (
             link(request.base, f"streams/{stream}", stream, class_="main mono"),
@@ -60,24 +66,47 @@ def render_list(db: sqlite3.Connection, request: PageRequest) -> PageView:
         for stream, count, size_bytes, last_position, last_ns in rows[:PAGE_ROWS]
     ]
     empty = el("p", "No event yet. An event begins with ", el("code", 'await ms.publish("orders.created", order)'), ".")
-    body = [table("Streams", columns, cells, empty=empty), pager(request.base, "streams", query, page, len(rows) > PAGE_ROWS)]
+    body = [
+        table("Streams", columns, cells, empty=empty),
+        pager(request.base, "streams", query, page, len(rows) > PAGE_ROWS),
+    ]
     return PageView(
         "Streams",
-        (Fragment("filters", _filters(request, system, search), label="Filters"), Fragment("list", Html("".join(body)), label="Streams")),
+        (
+            Fragment("filters", _filters(request, system, search), label="Filters"),
+            Fragment("list", Html("".join(body)), label="Streams"),
+        ),
         frozenset({"streams"}),
     )
 
 
 def _filters(request: PageRequest, system: bool, search: str) -> Html:
     tabs = [
-        link(request.base, "streams", words, query={"system": value, "search": search}, class_="tab", aria_current="page" if here else None)
+        link(
+            request.base,
+            "streams",
+            words,
+            query={"system": value, "search": search},
+            class_="tab",
+            aria_current="page" if here else None,
+        )
         for words, value, here in (("Events", "", not system), ("With mainstem's own", "1", system))
     ]
     form = el(
         "form",
         icon("search"),
         el("input", type="hidden", name="system", value="1") if system else None,
-        el("input", type="search", name="search", id="search-streams", value=search or None, placeholder="Part of a name", aria_label="Search streams", maxlength=200, autocomplete="off"),
+        el(
+            "input",
+            type="search",
+            name="search",
+            id="search-streams",
+            value=search or None,
+            placeholder="Part of a name",
+            aria_label="Search streams",
+            maxlength=200,
+            autocomplete="off",
+        ),
         action=address(request.base, "streams"),
         method="get",
         role="search",
@@ -89,7 +118,9 @@ def _filters(request: PageRequest, system: bool, search: str) -> Html:
 def render_stream(db: sqlite3.Connection, request: PageRequest) -> PageView | None:
     """Render the latest records of a stream, newest first; with ``before`` those in front of a position."""
     stream = request.path["stream"]
-    found = db.execute("SELECT count, size_bytes, last_position FROM records_stream WHERE stream = ?", (stream,)).fetchone()
+    found = db.execute(
+        "SELECT count, size_bytes, last_position FROM records_stream WHERE stream = ?", (stream,)
+    ).fetchone()
     if found is None:
         return None
     asked = request.query.get("before", "")
@@ -98,14 +129,23 @@ def render_stream(db: sqlite3.Connection, request: PageRequest) -> PageView | No
     items = [_record(request, record) for record in records[:PAGE_ROWS]]
     shown = el("ol", items, class_="records") if items else el("div", "No record of it is kept here.", class_="empty")
     older = (
-        link(request.base, f"streams/{stream}", "Older records", query={"before": str(records[PAGE_ROWS - 1].position)}, class_="button", rel="next")
+        link(
+            request.base,
+            f"streams/{stream}",
+            "Older records",
+            query={"before": str(records[PAGE_ROWS - 1].position)},
+            class_="button",
+            rel="next",
+        )
         if len(records) > PAGE_ROWS
         else None
     )
     newest = link(request.base, f"streams/{stream}", "Newest records", class_="button", rel="first") if before else None
     live = None if before else el("span", "live", class_="live-mark")
     count, size_bytes, last_position = found
-    subtitle = el("span", f"{count:,} records · {format_bytes(size_bytes)} · last position {last_position:,}", class_="dim number")
+    subtitle = el(
+        "span", f"{count:,} records · {format_bytes(size_bytes)} · last position {last_position:,}", class_="dim number"
+    )
     nav = el("nav", newest, older, class_="pager", aria_label="Pages") if newest or older else None
     return PageView(
         stream,
@@ -137,5 +177,12 @@ def _record(request: PageRequest, record: StoredRecord) -> Html:
     trace = el("p", link(request.base, f"traces/{trace_id}", "Show the whole trace")) if trace_id else None
     return el(
         "li",
-        el("details", head, json_block(record.value, f"Value at position {record.position}"), extra if headers else None, trace, id=f"record-{record.position}"),
+        el(
+            "details",
+            head,
+            json_block(record.value, f"Value at position {record.position}"),
+            extra if headers else None,
+            trace,
+            id=f"record-{record.position}",
+        ),
     )

@@ -55,13 +55,27 @@ def render_trace(db: sqlite3.Connection, request: PageRequest) -> PageView | Non
         ("Records", f"{len(records):,}"),
         (
             "Uploads",
-            [link(request.base, f"uploads/{stream.removeprefix('$upload.')}", stream.removeprefix("$upload."), class_="mono") for stream in uploads],
+            [
+                link(
+                    request.base,
+                    f"uploads/{stream.removeprefix('$upload.')}",
+                    stream.removeprefix("$upload."),
+                    class_="mono",
+                )
+                for stream in uploads
+            ],
         ),
     ]
     fragments = [
         Fragment("facts", facts([(name, el("span", value)) for name, value in pairs if value])),
-        Fragment("waterfall", card("From the first request to the last record", waterfall_table(waterfall, "The trace's spans, in time")), label="Waterfall"),
+        Fragment(
+            "waterfall",
+            card("From the first request to the last record", waterfall_table(waterfall, "The trace's spans, in time")),
+            label="Waterfall",
+        ),
     ]
     if runs:
         fragments.append(Fragment("runs", card("Runs", runs_table(runs, request, "Runs of this trace")), label="Runs"))
-    return PageView("Trace " + trace_id[:16], fragments, frozenset({"trace:" + trace_id}), el("span", trace_id, class_="mono dim"))
+    return PageView(
+        "Trace " + trace_id[:16], fragments, frozenset({"trace:" + trace_id}), el("span", trace_id, class_="mono dim")
+    )
