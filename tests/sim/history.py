@@ -121,6 +121,8 @@ class Call:
         state: ``open``, ``acknowledged``, ``refused`` (not written), ``unknown``, ``cancelled``; after a recovery the
             last two become ``acknowledged`` or ``lost``.
         answer: Last position of each append, once acknowledged.
+        expected: What the first append's stream had to end with; ``None`` where nothing was demanded.
+        was_cancelled: Whether its caller gave up on it.
     """
 
     def __init__(self, writer: int, appends: Sequence[Append], dedup_id: str | None) -> None:
@@ -129,6 +131,7 @@ class Call:
         self.dedup_id = dedup_id
         self.state = "open"
         self.answer: tuple[int, ...] = ()
+        self.expected: int | None = None
         self.was_cancelled = False
 
     def __repr__(self) -> str:
@@ -198,6 +201,7 @@ class Oracle:
             positions.setdefault(id(self._by_value[record.value]), []).append(record.position)
         for call in {id(call): call for call in self._by_value.values()}.values():
             self._settle(call, positions.get(id(call), []), by_position)
+        self._judge_conditions(records)
         self._judge_prefixes()
 
     def _settle(self, call: Call, positions: list[int], by_position: dict[int, StoredRecord]) -> None:
@@ -223,6 +227,17 @@ class Oracle:
             end += len(item.records)
             answer.append(end)
         self.acknowledged(call, tuple(answer))
+
+    def _judge_conditions(self, records: Sequence[StoredRecord]) -> None:
+        last: dict[str, int] = {}
+        for record in records:
+            call = self._by_value[record.value]
+            first = call.appends[0]
+            if call.expected is not None and record.value == first.records[0].value:
+                before = last.get(record.stream, 0)
+                if before != call.expected:
+                    raise OracleError(f"{call!r} demanded {call.expected}, and was let in behind {before}")
+            last[record.stream] = record.position
 
     def _judge_prefixes(self) -> None:
         for calls in self.life_calls:
@@ -334,12 +349,26 @@ class History:
         full = self.random.random() < 0.25
         if full:
             self.disk.capacity_bytes = self.disk.used_bytes() + self.random.randint(0, 20_000)
+        following = asyncio.ensure_future(self._follow(log, self.random.randint(0, log.end_position)))
         await asyncio.gather(*(self._write(log, writer) for writer in range(_WRITERS)))
         if full:
             self.disk.capacity_bytes = None
             self.clock.advance(2)
             await asyncio.gather(*(self._write(log, writer) for writer in range(_WRITERS)))
         self._living = False
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):  # the point of it
+            await following
+
+    async def _follow(self, log: EmbeddedLog, after: int) -> None:
+        """Follow the log live: every record once, in order."""
+        with contextlib.suppress(LogClosedError, OSError):  # the log's life, or the disk's, has ended
+            async for batch in log.tail(">", after):
+                positions = [record.position for record in batch]
+                if positions != list(range(after + 1, after + 1 + len(batch))):
+                    raise OracleError(f"a tail behind {after} went on with {positions}")
+                self.oracle.saw(batch)
+                after = positions[-1]
 
     async def _die(self, log: EmbeddedLog, end: str, life: int) -> None:
         self.story.append(end)
@@ -394,6 +423,8 @@ class History:
     async def _submit(self, log: EmbeddedLog, call: Call, appends: Sequence[Append] | None = None) -> None:
         if call.state in ("lost", "refused"):
             call.state = "open"
+        if call.state == "open":
+            call.expected = appends[0].expected_position if appends else None
         self.oracle.submitted(call)
         try:
             answer = await log.append_many(
@@ -488,5 +519,5 @@ def run_history(seed: int) -> str:
         patch.setattr(engine, "WriterThread", SeededWriter)
         try:
             return runner.run(history.run())
-        except (AssertionError, LogError) as error:
+        except Exception as error:
             raise OracleError(f"seed {seed}: {error}\n  story: {' | '.join(history.story)}") from error

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mainstem.host.disk import Buffer, File
+from mainstem.log import StoredRecord
 from mainstem.log.embedded import engine, reader, recovery, scan
+from mainstem.log.embedded.commit import Call, CommitPlan
 from mainstem.log.embedded.index import LogIndex
 from mainstem.testing import SimulatedDisk
 from mainstem.testing.disk import SimulatedFile
 from tests.sim.history import OracleError, run_history
 
-SEEDS_MAX = 100
+SEEDS_MAX = 200
 
 
 class _EqualToAll(int):
@@ -135,6 +138,40 @@ def answers_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LogIndex, "_remember", lambda _self, _calls: None)
 
 
+def condition_ignored(patch: pytest.MonkeyPatch) -> None:
+    """An append is let in whatever it expects."""
+    patch.setattr(CommitPlan, "_conflict", lambda _self, _call: None)
+
+
+def condition_answered_from_memory(patch: pytest.MonkeyPatch) -> None:
+    """A conflict is answered at once, from commits that are not durable yet."""
+
+    def add(self: CommitPlan, call: Call) -> None:
+        original(self, call)
+        for refused, error in self.refused:
+            if not refused.future.done():
+                refused.future.set_exception(error)
+
+    original = CommitPlan.add
+    patch.setattr(CommitPlan, "add", add)
+
+
+def tail_looks_away(patch: pytest.MonkeyPatch) -> None:
+    """A tail takes the log's end after reading instead of before, and so steps over what came in between."""
+
+    async def tail(self: engine.EmbeddedLog, pattern: str, after: int = 0) -> AsyncIterator[Sequence[StoredRecord]]:
+        while True:
+            records = await self._store.read(pattern, after, 1000)
+            if records:
+                yield records
+                await asyncio.sleep(0)
+            after = self.end_position
+            self._check_open()
+            await self._next_commit()
+
+    patch.setattr(engine.EmbeddedLog, "tail", tail)
+
+
 def torn_tail_taken_for_damage(patch: pytest.MonkeyPatch) -> None:
     """An unfinished write keeps the log from opening."""
     original = scan.SegmentScan.torn
@@ -157,6 +194,9 @@ MUTANTS: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     directory_never_synced,
     end_mark_trusted,
     answers_forgotten,
+    condition_ignored,
+    condition_answered_from_memory,
+    tail_looks_away,
     torn_tail_taken_for_damage,
 )
 
