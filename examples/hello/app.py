@@ -3,8 +3,8 @@
     mainstem dev app.py
     curl -d '{"id": "1", "email": "ada@example.org", "cents": 4200}' http://127.0.0.1:8000/orders
 
-The call publishes an event; a workflow charges the customer and ships; a job sends the mail. Kill the process at any moment:
-what was done stays done, and what was not goes on when it is started again.
+The call publishes an event; a workflow charges the customer and ships; a job sends the mail. Kill the process at any
+moment: what was done stays done, and what was not goes on when it is started again.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def send_mail(to: str, body: str) -> None:
 async def tell_customer(event: Event[Receipt]) -> None:
     """Enqueue one mail for each fulfilled order."""
     receipt = event.value
-    await send_mail.enqueue(receipt.email, f"Your order {receipt.order_id} is on its way.", id=f"mail-{receipt.order_id}")
+    body = f"Your order {receipt.order_id} is on its way."
+    await send_mail.enqueue(receipt.email, body, id=f"mail-{receipt.order_id}")
 
 
 async def take_order(request: Request) -> JSONResponse:

@@ -2,22 +2,27 @@
 
     mainstem dev examples/video/app.py
 
-Upload with any tus client to /mainstem/uploads/files; a durable workflow makes three renditions of what arrives, and the
-dashboard at /mainstem/ plays them. Kill the process at any moment: an upload goes on where it was, and at most one chunk per
-worker is encoded again.
+Upload with any tus client to /mainstem/uploads/files; a durable workflow makes three renditions of what arrives, and
+the dashboard at /mainstem/ plays them. Kill the process at any moment: an upload goes on where it was, and at most one
+chunk per worker is encoded again.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 
-from mainstem import Mainstem
-from mainstem.services.media import Media
+from mainstem import Event, Mainstem
+from mainstem.services.media import Media, VideoReady
 from mainstem.services.uploads import Uploads
 
-WORKERS = os.cpu_count() or 1
-"""Chunks that are encoded at the same time."""
+logger = logging.getLogger(__name__)
 
-ms = Mainstem(
-    os.environ.get("DATA", "data"), services=[Uploads(max_size_bytes=4 << 30), Media(workers=WORKERS)]
-)
+media = Media()
+ms = Mainstem(os.environ.get("DATA", "data"), services=[Uploads(max_size_bytes=4 << 30), media])
+
+
+@ms.subscribe("video.ready", group="announce")
+async def announce(event: Event[VideoReady]) -> None:
+    """Say where a new video is; an application would tell the one who uploaded it."""
+    logger.info("%s is ready: /mainstem/%s", event.value.filename, event.value.playlist)

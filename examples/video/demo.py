@@ -1,4 +1,4 @@
-"""The demonstration that ``make run`` shows: a broken upload becomes adaptive video, through a kill -9, traced end to end.
+"""What ``make run`` shows: a broken upload becomes adaptive video, through a kill -9, traced end to end.
 
 It starts ``app.py`` as a server, uploads a clip through a connection that is cut twice, kills the server in the middle
 of the encoding and starts it again, waits for the playlist, decodes all of it and compares it with the clip, and prints
@@ -60,7 +60,7 @@ async def demonstrate(screen: Screen, *, once: bool) -> int:
     try:
         try:
             await demonstration.run()
-            wrong = faults(report, workers=demonstration.workers, verified=demonstration.verified)
+            wrong = faults(report, demonstration.problems, workers=demonstration.workers)
         except DemonstrationError as error:
             wrong = [str(error)]
         report.ok = not wrong

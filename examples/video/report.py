@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 CHUNKS_MIN = 6
@@ -59,17 +61,15 @@ class Report(msgspec.Struct, kw_only=True):
     wall_s: float = 0.0
 
 
-def faults(report: Report, *, workers: int, verified: bool) -> list[str]:
+def faults(report: Report, problems: Sequence[str], *, workers: int) -> list[str]:
     """Return a sentence for each thing that is not as it should be; none of them makes the demonstration good.
 
     Args:
         report: What was found.
+        problems: Sentences about what the renditions are not, compared with the clip.
         workers: Number of chunks that are encoded at the same time: a kill may cost as many, and no more.
-        verified: Whether every rendition decoded in full and shows the source's frames.
     """
-    found = []
-    if not verified:
-        found.append("the renditions are not what the clip is")
+    found = list(problems)
     if report.playlist_findings:
         found.append(f"the playlist checker found {report.playlist_findings} violations, expected none")
     if report.cuts != CUTS:

@@ -32,26 +32,30 @@ class TusUpload:
         path: The file.
         content_type: Told to the server.
         on_progress: Called with the number of bytes of the file that are on their way.
+        on_break: Called after a break of the line with the offset, in bytes, from which the server wants to go on.
 
     Attributes:
         url: The upload's address, once created.
         body_bytes_sent: Bytes of the file that were handed to a connection, those that a cut lost included.
-        interruptions: How often the line broke.
-        resumed_at: Offsets, in bytes, that the server reported after each break.
     """
 
     def __init__(
-        self, endpoint: str, path: Path, *, content_type: str, on_progress: Callable[[int], None] = lambda _sent: None
+        self,
+        endpoint: str,
+        path: Path,
+        *,
+        content_type: str,
+        on_progress: Callable[[int], None] = lambda _sent: None,
+        on_break: Callable[[int], None] = lambda _offset: None,
     ) -> None:
         self._endpoint = endpoint
         self._path = path
         self._content_type = content_type
         self._on_progress = on_progress
+        self._on_break = on_break
         self.size_bytes = path.stat().st_size
         self.url = ""
         self.body_bytes_sent = 0
-        self.interruptions = 0
-        self.resumed_at: list[int] = []
 
     @property
     def bytes_sent_again(self) -> int:
@@ -72,11 +76,10 @@ class TusUpload:
                 attempts = 0
             except (OSError, h11.RemoteProtocolError):
                 # The line broke. Only the server knows how much it has: it is asked, and the upload goes on from there.
-                self.interruptions += 1
                 attempts += 1
                 before = offset
                 offset = await self._ask_offset()
-                self.resumed_at.append(offset)
+                self._on_break(offset)
                 attempts = 0 if offset > before else attempts
             if attempts > _PATIENCE:
                 raise UploadError(f"{self.url}: the line broke {attempts} times at byte {offset} without progress")

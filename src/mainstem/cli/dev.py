@@ -8,7 +8,6 @@ supervisor, the child ends too.
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import os
 import select
 import signal
@@ -85,7 +84,9 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
 
 
 def _listen(arguments: argparse.Namespace) -> socket.socket:
-    from mainstem.cli.serve import listen  # noqa: PLC0415 (brings the web server, which --help does not need)
+    # The web server is imported here: --help does not need it.
+    from mainstem.cli.serve import listen  # noqa: PLC0415
+    from mainstem.web.security import is_loopback  # noqa: PLC0415
 
     if arguments.token:
         os.environ[TOKEN_VARIABLE] = arguments.token
@@ -101,13 +102,6 @@ def _listen(arguments: argparse.Namespace) -> socket.socket:
             f"cannot listen on {arguments.host}, port {arguments.port}: {error}. Nothing was started.",
             try_command=f"mainstem dev {arguments.file} --port 0, for a free port",
         ) from error
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address (a name other than ``localhost`` counts as reachable)."""
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def _serve_here(file: Path, listener: socket.socket, output: Output) -> int:

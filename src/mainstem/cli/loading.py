@@ -10,12 +10,12 @@ from pathlib import Path
 from types import ModuleType
 
 import msgspec
-from mainstem.app import Mainstem
 from starlette.applications import Starlette
 from starlette.responses import RedirectResponse
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
+from mainstem.app import Mainstem
 from mainstem.cli.errors import ApplicationLoadError
 
 DASHBOARD_PREFIX = "/mainstem"

@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import uvicorn
 
@@ -82,16 +83,18 @@ def serve(
     Args:
         application: What to serve.
         listener: A listening socket.
-        on_ready: Called once with the dashboard's address, when it answers.
+        on_ready: Called once with the dashboard's address (its token included), when it answers.
         parent_pipe: Descriptor that ends when the supervisor does.
     """
     data = application.mainstem.directory
     url = address_of(listener) + application.prefix
     pid = os.getpid()
 
+    token = application.mainstem.token or ""
+
     def ready() -> None:
-        write_server(data, RunningServer(url, pid, application.mainstem.token or ""))
-        on_ready(url + "/")
+        write_server(data, RunningServer(url, pid, token))
+        on_ready(f"{url}/?token={quote(token)}" if token else f"{url}/")
 
     config = uvicorn.Config(
         application.asgi,
