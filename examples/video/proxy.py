@@ -28,7 +28,9 @@ class CuttingProxy:
         self._cuts_left = sorted(cut_at_bytes)
         self._rate_bytes_per_s = rate_bytes_per_s
         self._listener: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._open_ends: set[asyncio.StreamWriter] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.cuts = 0
         self.forwarded_bytes = 0
 
@@ -49,24 +51,26 @@ class CuttingProxy:
     async def __aexit__(self, *_error: object) -> None:
         assert self._listener is not None
         self._listener.close()
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        for end in self._open_ends:
+            _break_off(end)
+        await self._idle.wait()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        upstream: asyncio.StreamWriter | None = None
+        ends = {writer}
+        self._open_ends.add(writer)
+        self._idle.clear()
         try:
             with suppress(OSError):  # the server or the client went away: the line is closed for the other one, too
                 answers, upstream = await asyncio.open_connection("127.0.0.1", self._server_port)
+                ends.add(upstream)
+                self._open_ends.add(upstream)
                 await self._pass_on(reader, upstream, answers, writer)
         finally:
-            for end in (writer, upstream):
-                if end is not None:
-                    _break_off(end)
-            self._connections.discard(task)
+            for end in ends:
+                _break_off(end)
+            self._open_ends -= ends
+            if not self._open_ends:
+                self._idle.set()
 
     async def _pass_on(
         self,

@@ -43,7 +43,7 @@ def shop(tmp_path: Path) -> Path:
     """A data directory with an event, a run that died once and went on, its log line, and another trace of the order."""
     event = Record(b'{"id":1}', headers={"traceparent": f"00-{TRACE}-{'b' * 16}-01", "about": "order:1"})
     arguments = msgspec.Raw(b'{"args":[],"kwargs":{}}')
-    done = StepCompleted(KEY, "charge", 2, "d", msgspec.Raw(b"1"), NOW_NS + 30_000_000, waited_ns=20_000_000)
+    done = StepCompleted(KEY, "charge", 2, "d", msgspec.Raw(b"1"), time.time_ns() + 10**9, waited_ns=20_000_000)
     entries: list[JournalEntry] = [
         Started("fulfil", "workflow", arguments, trigger=Trigger("orders.created", 1)),
         StepStarted(KEY, "charge", 1, "d"),
@@ -116,5 +116,5 @@ def test_from_code(shop: Path) -> None:
             return trace_lines(trace, 100)
 
     lines = run_async(ask())
-    assert lines[0].endswith("order:1")
-    assert max(map(len, lines)) <= 110
+    assert lines[1] == "about order:1"
+    assert max(map(len, lines)) <= 100

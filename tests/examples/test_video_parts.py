@@ -14,13 +14,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from examples.video.chunks import ChunkJournal
 from examples.video.fetch import fetch_video, playlist_uris
 from examples.video.progress import Bar, Screen
 from examples.video.proxy import CuttingProxy
 from examples.video.report import Rendition, Report, Source, faults
-from mainstem.flow.journal import RunCompleted, StepCompleted, StepStarted
-from mainstem.log import StoredRecord
 
 
 async def swallow(received: list[int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -75,30 +72,6 @@ def test_the_proxy_cuts_at_byte_counts() -> None:
     assert received[2] == 50_000
 
 
-def record(position: int, entry: object, stream: str = "$run.a") -> StoredRecord:
-    """Return a journal record."""
-    return StoredRecord(position, stream, 0, msgspec.json.encode(entry))
-
-
-def test_chunks_are_counted_from_the_journal() -> None:
-    """Chunks done, under way and begun again are told apart; other steps and records do not count."""
-    journal = ChunkJournal("encode")
-    null = msgspec.Raw(b"null")
-    entries = [
-        StepStarted("map#1[0]/encode#1", "encode", 1, "d"),
-        StepStarted("map#1[1]/encode#1", "encode", 1, "d"),
-        StepStarted("probe#1", "probe", 1, "d"),
-        StepCompleted("map#1[0]/encode#1", "encode", 1, "d", null, 0),
-        StepStarted("map#1[1]/encode#1", "encode", 2, "d"),
-        RunCompleted(null),
-    ]
-    for position, entry in enumerate(entries, start=1):
-        journal.add(record(position, entry))
-    journal.add(record(9, {"type": "x"}, stream="orders.created"))
-    assert (journal.done, journal.under_way, journal.encoded_again) == (1, 1, 1)
-    assert journal.position == 9
-
-
 def good_report() -> Report:
     """Return a report in which nothing is wrong."""
     return Report(cuts=2, kills=1, chunks=9, chunks_done_before_kill=2, chunks_encoded_again=2)
@@ -106,7 +79,7 @@ def good_report() -> Report:
 
 def test_a_good_report_has_no_faults() -> None:
     """Nothing is wrong where all conditions hold."""
-    assert faults(good_report(), workers=2, verified=True) == []
+    assert faults(good_report(), [], workers=2) == []
 
 
 @pytest.mark.parametrize(
@@ -123,14 +96,16 @@ def test_a_good_report_has_no_faults() -> None:
 def test_each_fault_is_a_sentence(change: dict[str, int], word: str) -> None:
     """Each condition that does not hold is told in a sentence of its own."""
     report = msgspec.structs.replace(good_report(), **change)
-    found = faults(report, workers=2, verified=True)
+    found = faults(report, [], workers=2)
     assert len(found) == 1
     assert word in found[0]
 
 
 def test_renditions_that_differ_are_a_fault() -> None:
-    """Unverified renditions are a fault, whatever else is well."""
-    assert faults(good_report(), workers=2, verified=False) == ["the renditions are not what the clip is"]
+    """What the verification says against the renditions is a fault, whatever else is well."""
+    assert faults(good_report(), ["640x360 has 9 frames, the source 10."], workers=2) == [
+        "640x360 has 9 frames, the source 10."
+    ]
 
 
 def test_the_last_line_has_the_documented_keys() -> None:

@@ -166,11 +166,11 @@ def trace_lines(trace: Trace, width: int, paint: Callable[[str, str], str] | Non
     """Return a trace as lines of text: a heading, the waterfall, the legend; ``paint`` as in :func:`render_text`."""
     colour = paint if paint is not None else lambda text, _what: text
     waterfall = trace.waterfall
-    heading = (
-        f"trace {trace.trace_id}  {format_duration(waterfall.duration_ns)} from {format_time(waterfall.start_ns)}"
-        f"  {printable(' '.join(trace.about))}"
-    ).rstrip()
-    return [heading, "", *render_text(waterfall, width, paint), "", colour(LEGEND, "dim")]
+    took, began = format_duration(waterfall.duration_ns), format_time(waterfall.start_ns)
+    heading = [f"trace {trace.trace_id}  {took} from {began}"]
+    if trace.about:
+        heading.append("about " + printable(" ".join(trace.about)))
+    return [*heading, "", *render_text(waterfall, width, paint), "", colour(LEGEND, "dim")]
 
 
 def _as_json(trace: Trace) -> dict[str, object]:

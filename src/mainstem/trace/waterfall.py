@@ -159,7 +159,7 @@ def render_text(waterfall: Waterfall, width: int, paint: Paint | None = None) ->
     colour = paint if paint is not None else lambda text, _what: text
     names = ["  " * row.depth + row.span.name for row in waterfall.rows]
     name_width = min(max([4, *map(len, names)]), max(16, width * 3 // 10))
-    bar_width = max(10, width * 4 // 10)
+    bar_width = max(10, width * 7 // 20)
     lines = []
     for row, name in zip(waterfall.rows, names, strict=True):
         bar = _bar(row, waterfall, bar_width, colour)
@@ -187,7 +187,7 @@ def short_duration(duration_ns: int) -> str:
 
 def _detail(row: Row) -> str:
     parts = [f"waited {short_duration(row.waited_ns)}"] if row.waits else []
-    if row.span.status == "died":
+    if row.span.status == "died" and "died" not in row.span.detail:
         parts.append("died")
     if row.span.detail:
         parts.append(row.span.detail)
