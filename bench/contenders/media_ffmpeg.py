@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from bench.child import Task, check_count, linger, read_task, report
+from bench.child import Task, check_count, cpu_s, linger, read_task, report
 from bench.clips import FRAME_RATE, HEIGHT, WIDTH, clip, ffmpeg_program
 from mainstem.services.media.encode import PRESET
 from mainstem.services.media.plan import AUDIO_RATE_HZ, GROUP_S, SEGMENT_S, Rendition, plan_renditions
@@ -59,14 +59,14 @@ def main(task: Task) -> None:
     directory.mkdir()
     renditions = plan_renditions(Fraction(WIDTH), Fraction(HEIGHT), Fraction(FRAME_RATE))
     argv = command(ffmpeg_program(), source, renditions)
-    began_s = time.perf_counter()
+    began_s, cpu_began_s = time.perf_counter(), cpu_s()
     subprocess.run(argv, cwd=directory, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    wall_s = time.perf_counter() - began_s
+    wall_s, used_s = time.perf_counter() - began_s, cpu_s() - cpu_began_s
     playlists = list(directory.glob("*.m3u8"))
     check_count(len(playlists), len(renditions) + 2, "the output")
     size_bytes = sum(path.stat().st_size for path in directory.iterdir())
     sizes = [f"{item.width}x{item.height}" for item in renditions]
-    report(wall_s, renditions=sizes, preset=PRESET, size_bytes=size_bytes)
+    report(wall_s, renditions=sizes, preset=PRESET, size_bytes=size_bytes, cpu_s=round(used_s, 2))
     linger()
 
 

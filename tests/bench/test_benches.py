@@ -27,3 +27,25 @@ def test_flow(bench: Bench) -> None:
     small = cheap(bench)
     assert {item.role for item in small.contenders} == {"ours", "limit"}
     assert_well_formed(run_bench(small, rounds=1, seconds=0.3), small)
+
+
+def test_media() -> None:
+    """The bench of the media pipeline runs ours and the one ffmpeg command, to the same renditions."""
+    (bench,) = (bench for bench in BENCHES if bench.name == "media.encode")
+    line = run_bench(bench, rounds=1, seconds=1)
+    assert_well_formed(line, bench)
+    made = [line["details"][name]["renditions"] for name in ("mainstem", "ffmpeg-one-command")]
+    assert made[0] == made[1]
+    assert len(made[0]) == 3
+
+
+def test_app_start() -> None:
+    """The bench of an application's start runs ours until a job has run and a page was shown, then watches it idle."""
+    (bench,) = (bench for bench in BENCHES if bench.name == "app.start")
+    small = cheap(bench)
+    assert [item.role for item in small.contenders] == ["ours"]
+    line = run_bench(small, rounds=1, seconds=0.5)
+    assert_well_formed(line, small)
+    details = line["details"]["mainstem"]
+    assert line["ours"] == pytest.approx(max(details["job_s"], details["page_s"]), rel=0.01)
+    assert details["idle"]["processes"] == 1
