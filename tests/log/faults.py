@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import threading
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mainstem.log import EmbeddedLog, LogCorruptError, LogSettings, Record, open_log
+from mainstem.log import (
+    AppendOutcomeUnknownError,
+    EmbeddedLog,
+    LogCorruptError,
+    LogSettings,
+    NotWrittenError,
+    Record,
+    open_log,
+)
 from mainstem.log.embedded.layout import segment_name
 from mainstem.log.embedded.recovery import TornTail, recover
 from mainstem.log.frame import COMMIT, HEADER_BYTES, Commit, FrameHeader, parse_header
@@ -109,3 +119,29 @@ def refused(disk: SimulatedDisk, *parts: str) -> Iterator[None]:
     for part in (*parts, "Nothing was changed"):
         assert part in str(caught.value)
     assert disk.files() == before
+
+
+class Gate:
+    """Holds every sync of a disk until it is let through, as a slow disk does."""
+
+    def __init__(self, disk: SimulatedDisk) -> None:
+        self.entered = threading.Event()
+        self.open = threading.Event()
+        disk.on_sync = self._wait
+
+    def _wait(self, _path: Path) -> None:
+        self.entered.set()
+        assert self.open.wait(30), "the gate stayed shut"
+
+
+def slow_settings() -> LogSettings:
+    """Settings under which no sync is done on the event loop: one call a commit would be, two are not."""
+    return LogSettings(first_segment_bytes=1 << 16, segment_max_bytes=1 << 16, reserve_bytes=256)
+
+
+async def outcome(append: Coroutine[Any, Any, int]) -> int | type[Exception]:
+    """Return an append's position, or the class of its error."""
+    try:
+        return await append
+    except (NotWrittenError, AppendOutcomeUnknownError) as error:
+        return type(error)

@@ -32,8 +32,12 @@ records = st.lists(
 )
 
 
-@given(records, st.lists(st.tuples(st.text(min_size=1), st.lists(st.integers(1, 99), min_size=1).map(tuple)), max_size=3))
-def test_commit_round_trip(rows: list[tuple[str, bytes, dict[str, str], bytes]], calls: list[tuple[str, tuple[int, ...]]]) -> None:
+@given(
+    records, st.lists(st.tuples(st.text(min_size=1), st.lists(st.integers(1, 99), min_size=1).map(tuple)), max_size=3)
+)
+def test_commit_round_trip(
+    rows: list[tuple[str, bytes, dict[str, str], bytes]], calls: list[tuple[str, tuple[int, ...]]]
+) -> None:
     """What goes into a commit's body comes out of it, record by record."""
     names = list(dict.fromkeys(row[0] for row in rows))
     body = encode_commit(

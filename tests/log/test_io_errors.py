@@ -4,55 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import threading
-import time
-from collections.abc import Coroutine
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 
 from mainstem.log import (
     AppendOutcomeUnknownError,
-    EmbeddedLog,
     LogClosedError,
     LogFullError,
     LogInUseError,
     LogSettings,
-    NotWrittenError,
     Record,
-    open_log,
-    open_reader,
 )
 from mainstem.testing import OperationKind, SimulatedClock, SimulatedDisk, keep_all, keep_none
-from tests.log.faults import DIRECTORY, SETTINGS, bury, open_on, reopened, segment, stored
+from tests.log.faults import DIRECTORY, Gate, bury, open_on, outcome, reopened, segment, slow_settings, stored
 from tests.support import run, until
-
-
-class Gate:
-    """Holds every sync of a disk until it is let through, as a slow disk does."""
-
-    def __init__(self, disk: SimulatedDisk) -> None:
-        self.entered = threading.Event()
-        self.open = threading.Event()
-        disk.on_sync = self._wait
-
-    def _wait(self, _path: Path) -> None:
-        self.entered.set()
-        assert self.open.wait(30), "the gate stayed shut"
-
-
-def slow_settings() -> LogSettings:
-    """Settings under which no sync is done on the event loop: one call a commit would be, two are not."""
-    return LogSettings(first_segment_bytes=1 << 16, segment_max_bytes=1 << 16, reserve_bytes=256)
-
-
-async def outcome(append: Coroutine[Any, Any, int]) -> int | type[Exception]:
-    """Return an append's position, or the class of its error."""
-    try:
-        return await append
-    except (NotWrittenError, AppendOutcomeUnknownError) as error:
-        return type(error)
 
 
 @pytest.mark.parametrize("kind", ["write", "sync"])
@@ -391,7 +357,7 @@ def test_cancelled_open_lets_go() -> None:
         with pytest.raises(asyncio.CancelledError):
             await opening
         if fails:
-            disk.fail("sync_directory")
+            disk.fail("sync_directory", path="/data/log")
         gate.open.set()
 
         async def free() -> bool:
@@ -452,150 +418,3 @@ def test_waiting_for_room_in_memory_survives_cancels() -> None:
         await log.close()
 
     run(scenario())
-
-
-def test_reader_beside_an_owner_sees_nothing_unsynced() -> None:
-    """What a reader shows while the owner's sync is still going on, or has failed, survives a power cut."""
-
-    async def scenario() -> None:
-        disk = SimulatedDisk()
-        log = await open_on(disk, settings=slow_settings())
-        await log.append("a", [Record(b"durable")])
-        gate = Gate(disk)
-        pending = [asyncio.ensure_future(outcome(log.append("a", [Record(b"pending")]))) for _ in range(2)]
-        await asyncio.to_thread(gate.entered.wait, 30)
-        early = await open_reader(DIRECTORY, disk=disk.another_process(), clock=SimulatedClock(), settings=SETTINGS)
-        shown = [record.value for record in await early.read("a")]
-        assert [value for _position, _stream, value in stored(disk.crash(keep_none))] == shown
-        await early.close()
-        gate.open.set()
-        await asyncio.gather(*pending)
-        disk.fail("sync")
-        assert await outcome(log.append("a", [Record(b"failed")])) is AppendOutcomeUnknownError
-        late = await open_reader(DIRECTORY, disk=disk.another_process(), clock=SimulatedClock(), settings=SETTINGS)
-        shown = [record.value for record in await late.read("a")]
-        assert shown == [b"durable", b"pending", b"pending"]
-        await late.close()
-        await log.close()
-        left = disk.crash(keep_none)
-        reopened(left)
-        assert [value for _position, _stream, value in stored(left)] == shown
-
-    run(scenario())
-
-
-def test_sync_that_fails_for_a_reader_fails_for_the_owner() -> None:
-    """When a reader's sync meets EIO it shows nothing, and the owner, who is told too, acknowledges nothing."""
-
-    async def scenario() -> None:
-        disk = SimulatedDisk()
-        log = await open_on(disk, settings=slow_settings())
-        await log.append("a", [Record(b"durable")])
-        gate = Gate(disk)
-        pending = [asyncio.ensure_future(outcome(log.append("a", [Record(b"pending")]))) for _ in range(2)]
-        await asyncio.to_thread(gate.entered.wait, 30)
-        beside = disk.another_process()
-        beside.fail("sync")
-        with pytest.raises(OSError, match="Input/output"):
-            await open_reader(DIRECTORY, disk=beside, clock=SimulatedClock(), settings=SETTINGS)
-        gate.open.set()
-        assert await asyncio.gather(*pending) == [AppendOutcomeUnknownError] * 2
-        late = await open_reader(DIRECTORY, disk=beside, clock=SimulatedClock(), settings=SETTINGS)
-        assert [record.value for record in await late.read("a")] == [b"durable"]
-        await late.close()
-        await log.close()
-
-    run(scenario())
-
-
-def test_reader_loses_nothing_to_errors_and_cancels() -> None:
-    """A look that failed or was cancelled takes nothing from the next one, also where segments end."""
-
-    async def scenario() -> None:
-        disk = SimulatedDisk()
-        log = await open_on(disk)
-        beside = disk.another_process()
-        reader = await open_reader(DIRECTORY, disk=beside, clock=SimulatedClock(), settings=SETTINGS)
-        errors = 0
-        for number in range(24):
-            await log.append("a", [Record(b"%d" % number + b"x" * 900)])
-            beside.fail("read", 1 + number % 6)
-            beside.fail("open", 1 + number % 2)
-            try:
-                await reader.refresh()
-            except OSError:
-                errors += 1
-            beside.heal()
-        assert errors >= 8
-        for turns in range(6):
-            await log.append("a", [Record(b"%d" % (24 + turns) + b"x" * 900)])
-            task = asyncio.ensure_future(reader.refresh())
-            for _turn in range(turns):
-                await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.wait([task])
-        records = await reader.read("a")
-        assert [int(record.value.rstrip(b"x")) for record in records] == list(range(30))
-        await reader.close()
-        await log.close()
-
-    run(scenario())
-
-
-def test_reading_survives_errors() -> None:
-    """An error while reading reaches the reader and hurts nobody else: the same read succeeds later."""
-
-    async def scenario() -> None:
-        disk = SimulatedDisk()
-        settings = LogSettings(first_segment_bytes=4096, segment_max_bytes=4096, reserve_bytes=256, cache_bytes=1)
-        log = await open_on(disk, settings=settings)
-        for number in range(6):
-            await log.append("a", [Record(b"%d" % number + b"x" * 900)])
-        disk.fail("read")
-        with pytest.raises(OSError, match="Input/output"):
-            await log.read("a")
-        assert len(await log.read("a")) == 6
-        assert await log.append("a", [Record(b"6")]) == 7
-        await log.close()
-
-    run(scenario())
-
-
-def test_lone_appender_stalls_the_loop_at_most_once() -> None:
-    """When syncs go from 0.2 ms to 50 ms a lone appender's sync holds up the event loop once; then a thread does them.
-
-    When the disk has been fast for a while, the loop does them again.
-    """
-
-    async def scenario() -> None:
-        durations_s = [0.0002]
-        on_the_loop: list[bool] = []
-        loop_thread = threading.get_ident()
-
-        def take_time(_path: Path) -> None:
-            on_the_loop.append(threading.get_ident() == loop_thread)
-            time.sleep(durations_s[0])  # sleeps: it stands for a slow disk, which blocks just so
-
-        disk = SimulatedDisk(on_sync=take_time)
-        log = await open_log(DIRECTORY, disk=disk, settings=slow_settings())
-        assert await _until_inline(on_the_loop, log)
-        durations_s[0] = 0.05
-        on_the_loop.clear()
-        for _turn in range(20):
-            await log.append("a", [Record(b"slow")])
-        assert len(on_the_loop) == 20
-        assert sum(on_the_loop) <= 1
-        durations_s[0] = 0.0
-        assert await _until_inline(on_the_loop, log)
-        await log.close()
-
-    run(scenario())
-
-
-async def _until_inline(on_the_loop: list[bool], log: EmbeddedLog) -> bool:
-    """Append until a sync was done on the event loop; tell whether that came."""
-    for _turn in range(300):
-        await log.append("a", [Record(b"fast")])
-        if on_the_loop[-1]:
-            return True
-    return False
