@@ -44,11 +44,33 @@ class Clips:
 
 def _plain(_clips: Clips, path: Path) -> None:
     # B-frames, one key frame only, pictures and sound
-    ffmpeg(*lavfi(PICTURES), *lavfi(TONE), "-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-g", "250", *AAC, path)
+    ffmpeg(
+        *lavfi(PICTURES),
+        *lavfi(TONE),
+        "-c:v",
+        "libx264",
+        "-preset",
+        "veryfast",
+        "-pix_fmt",
+        "yuv420p",
+        "-g",
+        "250",
+        *AAC,
+        path,
+    )
 
 
 def _open_groups(_clips: Clips, path: Path) -> None:
-    x264 = ("-c:v", "libx264", "-preset", "medium", "-pix_fmt", "yuv420p", "-x264-params", "open-gop=1:keyint=12:min-keyint=12:scenecut=0")
+    x264 = (
+        "-c:v",
+        "libx264",
+        "-preset",
+        "medium",
+        "-pix_fmt",
+        "yuv420p",
+        "-x264-params",
+        "open-gop=1:keyint=12:min-keyint=12:scenecut=0",
+    )
     ffmpeg(*lavfi(PICTURES), *lavfi(TONE), *x264, *AAC, "-output_ts_offset", "7.5", path)
 
 
@@ -78,7 +100,9 @@ def _portrait(clips: Clips, path: Path) -> None:
 
 
 def _odd_size(_clips: Clips, path: Path) -> None:
-    ffmpeg(*lavfi("testsrc2=size=321x181:rate=25:duration=1"), *lavfi(TONE), "-t", "1", *H264[:-1], "yuv444p", *AAC, path)
+    ffmpeg(
+        *lavfi("testsrc2=size=321x181:rate=25:duration=1"), *lavfi(TONE), "-t", "1", *H264[:-1], "yuv444p", *AAC, path
+    )
 
 
 def _anamorphic(_clips: Clips, path: Path) -> None:

@@ -6,13 +6,17 @@ Everything is pure: bytes in, values or bytes out. Only what our own encoder wri
 
 from __future__ import annotations
 
+import functools
 import struct
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, ParamSpec, TypeVar
 
 import msgspec
 
 from mainstem.services.media.errors import Mp4Error
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _NAL_IDR = 5
 _NAL_SLICE = 1
@@ -105,6 +109,19 @@ class Track(msgspec.Struct, frozen=True, kw_only=True):
     nal_length_bytes: int = 0
 
 
+def _damage_is_an_error(read: Callable[P, R]) -> Callable[P, R]:
+    """Turn what reading behind the end of damaged bytes raises into :class:`Mp4Error`."""
+
+    @functools.wraps(read)
+    def reading(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return read(*args, **kwargs)
+        except (struct.error, IndexError) as error:
+            raise Mp4Error(f"the bytes end within a box that should go on ({error}).") from error
+
+    return reading
+
+
 def iter_boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[Box]:
     """Yield the boxes between two offsets, in order.
 
@@ -141,6 +158,7 @@ def find_box(data: bytes, path: str, start: int = 0, end: int | None = None) -> 
     raise Mp4Error(f"no box {path!r} between offsets {start} and {len(data) if end is None else end}.")
 
 
+@_damage_is_an_error
 def split_init(data: bytes) -> tuple[bytes, list[tuple[int, int]]]:
     """Split a fragmented file into its initialisation segment and the spans (start, end) of its fragments.
 
@@ -167,6 +185,7 @@ def split_init(data: bytes) -> tuple[bytes, list[tuple[int, int]]]:
     return init, spans
 
 
+@_damage_is_an_error
 def read_fragments(data: bytes) -> list[Fragment]:
     """Return all fragments of a segment (or of a whole fragmented file).
 
@@ -241,6 +260,7 @@ def _read_trun(data: bytes, box: Box, base: int, defaults: dict[str, int]) -> li
     return samples
 
 
+@_damage_is_an_error
 def move_fragment(data: bytes, *, sequence_number: int, decode_time_shift: int, last_duration: int | None = None) -> bytes:
     """Return one fragment with a new sequence number, moved in time, and optionally with a new duration of its last sample.
 
@@ -312,6 +332,7 @@ def _full_box(kind: str, version: int, flags: int, body: bytes) -> bytes:
     return _box(kind, struct.pack(">I", version << 24 | flags) + body)
 
 
+@_damage_is_an_error
 def read_track(init: bytes) -> Track:
     """Return what an initialisation segment says of its single track.
 
@@ -392,6 +413,7 @@ def _read_esds(init: bytes, box: Box) -> tuple[int, int]:
     raise Mp4Error(f"esds at offset {box.start} has no decoder description.")
 
 
+@_damage_is_an_error
 def is_idr(data: bytes, sample: Sample, nal_length_bytes: int) -> bool:
     """Tell whether a sample of H.264 is an IDR picture: its slices are NAL units of type 5 (ITU-T H.264, table 7-1).
 

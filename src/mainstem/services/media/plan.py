@@ -191,16 +191,19 @@ def make_plan(facts: SourceFacts) -> Plan:
 
 
 def constant_rate(facts: SourceFacts) -> Fraction | None:
-    """Return the rate at which every frame lies within one tick of its place, or ``None`` where there is none."""
+    """Return the rate at which every frame lies within one tick of its place, or ``None`` where there is none.
+
+    A tick is the source's; where it is no small part of a frame, a quarter of a frame is allowed instead. Rates that are in common
+    use come first, the claimed ones of them before the others: on a coarse clock several rates fit a short source.
+    """
     times = facts.frame_times
     time_base = Fraction(*facts.time_base)
     claimed = [Fraction(*rate) for rate in facts.rates if rate[0] > 0 and rate[1] > 0]
     if len(times) < 2:
         return claimed[0] if claimed and claimed[0] <= max(_COMMON_RATES) else Fraction(25)
-    average = (len(times) - 1) / ((times[-1] - times[0]) * time_base)
-    tolerance_ticks = max(Fraction(1), Fraction(1, 20) / average / time_base / 100)
-    for rate in (*claimed, *_COMMON_RATES):
+    for rate in (*(rate for rate in claimed if rate in _COMMON_RATES), *_COMMON_RATES, *claimed):
         ticks_per_frame = 1 / (rate * time_base)
+        tolerance_ticks = min(Fraction(1), ticks_per_frame / 4)
         end_error = abs(times[0] + (len(times) - 1) * ticks_per_frame - times[-1])
         if end_error <= tolerance_ticks and _all_in_place(times, ticks_per_frame, tolerance_ticks):
             return rate

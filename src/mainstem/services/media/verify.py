@@ -81,9 +81,14 @@ class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
     problems: Sequence[str]
 
     @property
+    def violations(self) -> Sequence[Finding]:
+        """The findings that break a MUST; the others are advice, which unusual sources (a long still) cannot always meet."""
+        return [finding for finding in self.findings if finding.level == "must"]
+
+    @property
     def ok(self) -> bool:
-        """Whether there are neither problems nor findings that break a MUST."""
-        return not self.problems and not any(finding.level == "must" for finding in self.findings)
+        """Whether there are neither problems nor violations."""
+        return not self.problems and not self.violations
 
 
 async def verify_video(playlist: Path, source: Path, *, limits: Limits | None = None) -> VerifyReport:
