@@ -27,6 +27,9 @@ _T = TypeVar("_T")
 BATCH_MAX_RECORDS = 4_000
 """Most records that one transaction takes in."""
 
+REBUILDS_MAX = 3
+"""How often a running projection makes a damaged page state anew before it gives up."""
+
 _FORMAT = 1
 _PAUSE_WATCHED_S = 0.1
 _PAUSE_ALONE_S = 1.0
@@ -150,6 +153,7 @@ class Projection:
         self._hurry = asyncio.Event()
         self._advanced = asyncio.Condition()
         self._error: BaseException | None = None
+        self._rebuilds = 0
         self.watched: Callable[[], bool] = lambda: False
 
     @property
@@ -206,6 +210,9 @@ class Projection:
                 try:
                     await self._follow_from(self.position)
                 except sqlite3.DatabaseError as error:
+                    self._rebuilds += 1
+                    if self._rebuilds > REBUILDS_MAX:
+                        raise  # it is no damage to a file, it comes again
                     _logger.warning("the page state is damaged (%s); it is made again from the log", error)
                     await asyncio.get_running_loop().run_in_executor(self._thread, self._state.make_anew)
         except asyncio.CancelledError:

@@ -1,0 +1,186 @@
+"""Who is let in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.datastructures import Headers
+
+from mainstem.base.errors import InvalidArgumentError
+from mainstem.web.errors import ForbiddenError
+from mainstem.web.security import (
+    CONTENT_SECURITY_POLICY,
+    COOKIE,
+    HEADERS,
+    Gate,
+    check_intended,
+    check_local,
+    check_same_origin,
+    cookie_value,
+    host_name,
+    is_loopback,
+)
+from tests.support import run
+from tests.web.support import dashboard, started
+
+TOKEN = "correct horse"
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "LOCALHOST", "app.localhost"])
+def test_names_of_this_machine(name: str) -> None:
+    """Loopback addresses and localhost are this machine's own."""
+    assert is_loopback(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "10.0.0.1", "evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "0.0.0.0", "::"]
+)
+def test_names_of_others(name: str) -> None:
+    """A name that merely begins like a loopback one is another's."""
+    assert not is_loopback(name)
+
+
+@pytest.mark.parametrize(
+    ("host", "name"), [("localhost:80", "localhost"), ("[::1]:80", "::1"), ("x", "x"), ("::1", "::1"), ("", "")]
+)
+def test_host_headers(host: str, name: str) -> None:
+    """The port and brackets are no part of the name."""
+    assert host_name(host) == name
+
+
+@pytest.mark.parametrize(
+    ("server", "headers"),
+    [
+        (("192.168.1.5", 80), {"host": "localhost"}),
+        (("127.0.0.1", 80), {"host": "evil.example"}),
+        (("127.0.0.1", 80), {}),
+        (("127.0.0.1", 80), {"host": "localhost", "x-forwarded-for": "1.2.3.4"}),
+        (("127.0.0.1", 80), {"host": "localhost", "forwarded": "for=1.2.3.4"}),
+    ],
+)
+def test_without_a_token_only_this_machine(server: tuple[str, int], headers: dict[str, str]) -> None:
+    """A reachable address, a foreign host name (DNS rebinding) and a proxy are refused."""
+    with pytest.raises(ForbiddenError):
+        check_local({"server": server}, Headers(headers))
+
+
+def test_this_machine_is_let_in() -> None:
+    """Loopback address and loopback name; a Unix socket has no address."""
+    check_local({"server": ("127.0.0.1", 80)}, Headers({"host": "localhost:80"}))
+    check_local({"server": ("/run/app.sock", None)}, Headers({"host": "localhost"}))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "localhost:80", "origin": "http://evil.example"},
+        {"host": "localhost:80", "origin": "http://localhost:81"},
+        {"host": "localhost:80", "origin": "null"},
+        {"host": "localhost:80", "sec-fetch-site": "cross-site"},
+        {"host": "localhost:80", "sec-fetch-site": "same-site"},
+    ],
+)
+def test_other_sites_change_nothing(headers: dict[str, str]) -> None:
+    """What a browser says comes from elsewhere is refused."""
+    with pytest.raises(ForbiddenError):
+        check_same_origin(Headers(headers))
+
+
+def test_own_pages_and_commands_may() -> None:
+    """The own origin passes, and so does a client that is no browser."""
+    check_same_origin(
+        Headers({"host": "localhost:80", "origin": "http://localhost:80", "sec-fetch-site": "same-origin"})
+    )
+    check_same_origin(Headers({"host": "localhost:80"}))
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"content-type": "text/plain"}, {"content-type": "application/x-www-form-urlencoded"}]
+)
+def test_a_form_changes_nothing(headers: dict[str, str]) -> None:
+    """A plain form of any site can be sent without a question; it carries neither JSON nor htmx's header."""
+    with pytest.raises(ForbiddenError):
+        check_intended(Headers(headers))
+    check_intended(Headers({"content-type": "application/json; charset=utf-8"}))
+    check_intended(Headers({"hx-request": "true"}))
+
+
+def test_a_short_token_is_none() -> None:
+    """A token that could be guessed is refused at once."""
+    with pytest.raises(InvalidArgumentError):
+        Gate(lambda *_: None, "short")  # type: ignore[arg-type,return-value]
+
+
+def test_every_answer_carries_the_policy(tmp_path: Path) -> None:
+    """Pages, files, API and errors come with the content security policy and the other headers."""
+
+    async def main() -> None:
+        async with dashboard(tmp_path) as (board, _log, client):
+            for path in ("/", "/nothing", "/api/runs", "/" + board.files.path("dashboard.css")):
+                answer = await client.get(path, headers={"accept": "text/html"})
+                assert all(answer.headers[name] == value for name, value in HEADERS.items())
+            refused = await client.get("/", headers={"host": "evil.example", "accept": "text/html"})
+            assert refused.status_code == 403 and refused.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+            assert "unsafe" not in CONTENT_SECURITY_POLICY
+
+    run(main())
+
+
+def test_the_token_is_demanded_everywhere(tmp_path: Path) -> None:
+    """With a token nothing is answered without it, and a wrong one is none."""
+
+    async def main() -> None:
+        async with dashboard(tmp_path, token=TOKEN) as (board, log, client):
+            await log.append("$run.a", [started()], expected_position=0)
+            paths = ("/", "/runs/a", "/events?path=", "/api/runs", "/" + board.files.path("dashboard.css"))
+            for path in paths:
+                for headers in ({}, {"authorization": "Bearer wrong"}, {"cookie": f"{COOKIE}={TOKEN}"}):
+                    answer = await client.get(path, headers=headers)
+                    assert answer.status_code == 401 and TOKEN not in answer.text
+            assert (await client.post("/api/runs/a/cancel", json={})).status_code == 401
+            answer = await client.get("/api/runs", headers={"authorization": f"Bearer {TOKEN}"})
+            assert answer.status_code == 200
+
+    run(main())
+
+
+def test_the_token_in_the_address_becomes_a_cookie(tmp_path: Path) -> None:
+    """?token= is answered with a cookie that is not the token, and an address without it."""
+
+    async def main() -> None:
+        async with dashboard(tmp_path, token=TOKEN) as (_board, _log, client):
+            answer = await client.get("/runs", params={"token": TOKEN, "state": "failed"})
+            assert (answer.status_code, answer.headers["location"]) == (303, "/runs?state=failed")
+            cookie = answer.headers["set-cookie"]
+            assert "HttpOnly" in cookie and "samesite=strict" in cookie.lower() and "horse" not in cookie
+            assert client.cookies[COOKIE] == cookie_value(TOKEN)
+            assert (await client.get("/runs")).status_code == 200
+
+    run(main())
+
+
+def test_a_token_lets_in_by_any_name(tmp_path: Path) -> None:
+    """Who has the token may come through a proxy, and by another host name."""
+
+    async def main() -> None:
+        async with dashboard(tmp_path, token=TOKEN) as (_board, _log, client):
+            headers = {"authorization": f"Bearer {TOKEN}", "host": "ops.example", "x-forwarded-for": "1.2.3.4"}
+            assert (await client.get("/", headers=headers)).status_code == 200
+
+    run(main())
+
+
+def test_the_answer_to_a_stranger_is_a_page_or_json(tmp_path: Path) -> None:
+    """A browser is told on a page, a program in the API's error shape."""
+
+    async def main() -> None:
+        async with dashboard(tmp_path) as (_board, _log, client):
+            foreign = {"host": "evil.example"}
+            page: httpx.Response = await client.get("/", headers={**foreign, "accept": "text/html"})
+            assert page.headers["content-type"].startswith("text/html") and "evil.example" in page.text
+            answer = await client.get("/", headers=foreign)
+            assert answer.json()["error"]["code"] == "web-forbidden"
+
+    run(main())
