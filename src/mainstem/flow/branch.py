@@ -24,16 +24,19 @@ class Branch:
         prefix: Empty for the workflow function, ``map#1[17]/`` for a branch.
         task: The task that runs it; calls from another are refused.
         queued_ns: Since when its next call has waited for its turn, wall clock; 0 for not at all.
-        live: Something in it was made durable by this process: what is called from here on was certainly never started before.
+        passed: How often the run had been taken over when the last record was made that the branch got past. A call that comes after
+            that record was not started by the processes before it: what is called after one that this process made is new for certain.
     """
 
-    __slots__ = ("_counts", "live", "prefix", "queued_ns", "run", "task")
+    __slots__ = ("_counts", "passed", "prefix", "queued_ns", "run", "task")
 
-    def __init__(self, run: Run, prefix: str, task: asyncio.Task[object] | None, *, live: bool, queued_ns: int = 0) -> None:
+    def __init__(
+        self, run: Run, prefix: str, task: asyncio.Task[object] | None, *, passed: int, queued_ns: int = 0
+    ) -> None:
         self.run = run
         self.prefix = prefix
         self.task = task
-        self.live = live
+        self.passed = passed
         self.queued_ns = queued_ns
         self._counts: dict[str, int] = {}
 

@@ -118,7 +118,9 @@ class Engine:
                 async with asyncio.timeout(grace_s):
                     await self.idle.wait()
             except TimeoutError:
-                _logger.warning("%d steps did not end within %s s; they are started again by the next process", self.active, grace_s)
+                _logger.warning(
+                    "%d steps did not end within %s s; they are started again by the next process", self.active, grace_s
+                )
         runs = list(self.runs.values())
         await asyncio.gather(*(run.journal.settle() for run in runs))
         for run in runs:
@@ -133,7 +135,9 @@ class Engine:
         for watchers in self._watchers.values():
             for watcher in watchers:
                 if not watcher.done():
-                    watcher.set_exception(FlowStoppedError("the application stopped before the run ended; it goes on at the next start."))
+                    watcher.set_exception(
+                        FlowStoppedError("the application stopped before the run ended; it goes on at the next start.")
+                    )
                     watcher.exception()
         self._watchers.clear()
         logging.getLogger().removeHandler(self._log_handler)
@@ -238,7 +242,9 @@ class Engine:
         if isinstance(final, RunFailed):
             _logger.warning("run %s of %s failed: %s: %s", run.id, run.function, final.error.type, final.error.message)
         elif isinstance(final, RunPaused):
-            _logger.error("run %s is paused: %s Recorded: %s. Called: %s.", run.id, final.reason, final.recorded, final.called)
+            _logger.error(
+                "run %s is paused: %s Recorded: %s. Called: %s.", run.id, final.reason, final.recorded, final.called
+            )
         self.tell(run.id, final, error)
 
     def tell(self, run_id: str, final: JournalEntry, error: BaseException | None = None) -> None:
@@ -263,7 +269,11 @@ class Engine:
 
     def journal_lost(self, run: Run, error: Exception) -> None:
         """A run's journal could not be written: fenced, or the log's life in this process has ended."""
-        if isinstance(error, LogError) and not isinstance(error, (NotWrittenError,)) or isinstance(error, LogClosedError):
+        if (
+            isinstance(error, LogError)
+            and not isinstance(error, (NotWrittenError,))
+            or isinstance(error, LogClosedError)
+        ):
             self._lose_log(error)
         else:
             _logger.error("run %s: %s", run.id, error)
@@ -278,7 +288,9 @@ class Engine:
         for watchers in self._watchers.values():
             for watcher in watchers:
                 if not watcher.done():
-                    watcher.set_exception(FlowStoppedError(f"the log was lost, the run goes on at the next start: {error}"))
+                    watcher.set_exception(
+                        FlowStoppedError(f"the log was lost, the run goes on at the next start: {error}")
+                    )
         self._watchers.clear()
 
     # ---- retries give their place in the queue to others
@@ -385,7 +397,9 @@ class Engine:
         stop: JournalEntry | None = None
         if plan is None:
             stop = RunPaused(
-                f"No {fold.kind} named {fold.function} is registered.", recorded=fold.function, called=", ".join(sorted(self.plans)[:10])
+                f"No {fold.kind} named {fold.function} is registered.",
+                recorded=fold.function,
+                called=", ".join(sorted(self.plans)[:10]),
             )
         elif fold.claims_in_vain >= CLAIMS_MAX and resumed is None:
             stop = RunQuarantined(fold.claims_in_vain)

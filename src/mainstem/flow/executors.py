@@ -91,7 +91,11 @@ class Executors:
         return await self._in_thread(function, args, kwargs, None)
 
     async def _in_thread(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], began: Callable[[], None] | None
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        began: Callable[[], None] | None,
     ) -> Any:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="mainstem-step")

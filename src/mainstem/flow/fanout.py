@@ -40,8 +40,7 @@ async def fan_out(parent: Branch, key: str, name: str, work: Sequence[Work], max
     finally:
         run.pending -= 1
         run.constructs -= 1
-        if fan.live:
-            parent.live = True
+        parent.passed = max(parent.passed, fan.passed)
     if past is not None:
         await mismatch(parent, key, f"the error of branch {past.branch}", "no error in that branch")
     return results
@@ -61,7 +60,7 @@ class _Fan:
         self._failed: tuple[int, BaseException] | None = None
         self._began_ns = self._run.engine.clock.time_ns()
         self._tasks: list[asyncio.Task[None]] = []
-        self.live = False
+        self.passed = parent.passed
 
     async def run(self, workers: int) -> list[Any]:
         loop = self._run.engine.loop
@@ -89,7 +88,7 @@ class _Fan:
                 self._run,
                 prefix,
                 asyncio.current_task(),
-                live=self._parent.live,
+                passed=self._parent.passed,
                 queued_ns=self._began_ns if queued else 0,
             )
             self._run.abandoned.discard(prefix)
@@ -108,7 +107,7 @@ class _Fan:
                     self._failed = (index, error)
                 raise
             finally:
-                self.live = self.live or branch.live
+                self.passed = max(self.passed, branch.passed)
 
     async def _cancel_rest(self) -> None:
         interrupted = False

@@ -206,7 +206,12 @@ class Flow:
         def declare(function: Callable[P, Any]) -> Job[P, Any]:
             recorded = RecordedFunction(function, name)
             step: Step[P, Any] = Step(
-                recorded, self._executors, retry=retry or Retry(), timeout_s=timeout_s, executor=executor, record_start=False
+                recorded,
+                self._executors,
+                retry=retry or Retry(),
+                timeout_s=timeout_s,
+                executor=executor,
+                record_start=False,
             )
             self._declare_queue(queue, concurrency, rate)
             job: Job[P, Any] = Job(self, step, queue=queue)
@@ -223,7 +228,9 @@ class Flow:
         for field, value in (("concurrency", concurrency), ("rate", rate)):
             earlier = getattr(known, field)
             if value is not None and earlier not in (None, value):
-                raise InvalidArgumentError(f"queue {name!r}: its {field} was declared as {earlier}, and now as {value}.")
+                raise InvalidArgumentError(
+                    f"queue {name!r}: its {field} was declared as {earlier}, and now as {value}."
+                )
             if value is not None:
                 setattr(known, field, value)
 
@@ -234,7 +241,9 @@ class Flow:
                 f"one with name='...'."
             )
         if self.engine is not None:
-            raise InvalidArgumentError(f"{recorded.where} was declared while the application runs; declare it at import time.")
+            raise InvalidArgumentError(
+                f"{recorded.where} was declared while the application runs; declare it at import time."
+            )
         names[name] = what
 
     # ---- life
@@ -328,7 +337,9 @@ class Flow:
             trigger=Trigger(event.stream, event.position),
             timeout_s=workflow.timeout_s or 0.0,
         )
-        await self.start_run(workflow.recorded, started, f"{workflow.name.replace('.', '_')}-{event.position}", event.about)
+        await self.start_run(
+            workflow.recorded, started, f"{workflow.name.replace('.', '_')}-{event.position}", event.about
+        )
 
     def handle(self, run_id: str) -> RunHandle[Any]:
         """Return a handle to a run by its id; whether it exists shows when it is used."""

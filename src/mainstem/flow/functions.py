@@ -78,7 +78,9 @@ class RecordedFunction:
             try:
                 self._result = decoder(annotation)
             except TypeError as error:
-                raise InvalidArgumentError(f"{self.where} -> {annotation}: results of this type cannot be read back: {error}") from error
+                raise InvalidArgumentError(
+                    f"{self.where} -> {annotation}: results of this type cannot be read back: {error}"
+                ) from error
         try:
             return self._result.decode(data)
         except (msgspec.MsgspecError, TypeError, ValueError):

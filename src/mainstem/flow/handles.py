@@ -80,8 +80,14 @@ class RunHandle(Generic[R]):
         fold = history.fold
         if history.started is None:
             raise RunNotFoundError(self.id)
+        if fold.waiting and await self._is_wished_for(engine, fold.position):
+            return  # someone has decided: the engine is about to go on with it
         if (fold.ending or fold.waiting) and not watcher.done():
             watcher.set_result(history.last_entry)
+
+    async def _is_wished_for(self, engine: Engine, behind: int) -> bool:
+        last = await engine.log.last(INBOX_PREFIX + self.id)
+        return last is not None and last.position > behind
 
     def _decode(self, final: RunCompleted) -> R:
         value: R = decode(final.result) if self._recorded is None else self._recorded.decode_result(final.result)

@@ -327,7 +327,6 @@ class History:
         self.started_headers: dict[str, str] = {}
         self.keys: dict[str, Past] = {}
         self.uncalled: dict[str, set[str]] = {}
-        self._branch_claims: dict[str, int] = {}
         for record in records:
             self._apply(record)
 
@@ -343,7 +342,7 @@ class History:
         if past is None:
             past = self.keys[key] = Past(_kind_of(entry), getattr(entry, "name", ""))
             self._expect(key)
-        past.claims = self._branch_claims[split_key(key)[0]] = self.fold.claims
+        past.claims = self.fold.claims
         _update(past, entry, record.position)
 
     def _expect(self, key: str) -> None:
@@ -353,12 +352,6 @@ class History:
             construct = prefix[: prefix.rindex("[")]
             prefix, local = split_key(construct)
             self.uncalled.setdefault(prefix, set()).add(local)
-
-    def claims_since(self, prefix: str) -> int:
-        """Return how many takeovers there were since a branch's last record (or since the branch it was made in had one)."""
-        while prefix and prefix not in self._branch_claims:
-            prefix = split_key(prefix[: prefix.rindex("[")])[0]
-        return self.fold.claims - self._branch_claims.get(prefix, 0)
 
 
 def split_key(key: str) -> tuple[str, str]:

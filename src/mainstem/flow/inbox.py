@@ -69,7 +69,9 @@ class Inbox:
         try:
             return msgspec.json.decode(value, type=InboxMessage)
         except msgspec.MsgspecError as error:
-            _logger.error("%s position %d: not a wish that this version knows, passed over: %s", stream, position, error)
+            _logger.error(
+                "%s position %d: not a wish that this version knows, passed over: %s", stream, position, error
+            )
             return None
 
     def was_answered(self, run_id: str) -> bool:

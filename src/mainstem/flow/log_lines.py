@@ -60,7 +60,9 @@ def add_line(run: Run, line: LogLine) -> None:
     if run.line_count > LINES_MAX:
         if run.line_count > LINES_MAX + 1:
             return
-        line = LogLine(line.time_ns, "WARNING", "mainstem", f"further lines of this run are dropped: {LINES_MAX} were kept")
+        line = LogLine(
+            line.time_ns, "WARNING", "mainstem", f"further lines of this run are dropped: {LINES_MAX} were kept"
+        )
     if not run.line_timer:
         run.line_timer = True
         run.engine.loop.call_later(LINES_WAIT_S, _flush, run)

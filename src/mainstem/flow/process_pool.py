@@ -77,7 +77,9 @@ class Worker:
         except (asyncio.IncompleteReadError, BrokenPipeError, ConnectionResetError) as error:
             status = await self._process.wait()
             cause = f"signal {-status}" if status < 0 else f"exit status {status}"
-            raise WorkerDiedError(f"the worker process {self.pid} ended ({cause}) before step {request.key} did.") from error
+            raise WorkerDiedError(
+                f"the worker process {self.pid} ended ({cause}) before step {request.key} did."
+            ) from error
 
     async def kill(self) -> None:
         """End it, and wait until it is gone."""

@@ -105,7 +105,9 @@ def _carry_out(found: Any, request: Request) -> Answer:
         return Answer(msgspec.Raw(step.recorded.round_trip(result)[0]))
     except Exception as error:
         retryable = step is not None and may_retry(step.retry, error, 0)
-        return Answer(error=error.error if isinstance(error, StepFailedError) else error_info(error), retryable=retryable)
+        return Answer(
+            error=error.error if isinstance(error, StepFailedError) else error_info(error), retryable=retryable
+        )
 
 
 async def _finish(awaitable: Any) -> Any:

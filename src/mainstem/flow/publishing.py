@@ -27,8 +27,13 @@ async def _publish(branch: Branch, key: str, event: Outgoing) -> int:
     past = await enter(branch, key, "published", f"publish to {event.stream}")
     if past is not None:
         if past.digest != fingerprint or past.name != event.stream:
-            await mismatch(branch, key, f"an event to {past.name} with digest {past.digest}", f"{event.stream}, {fingerprint}")
-        return past.event_position if event.durable else 0
+            await mismatch(
+                branch, key, f"an event to {past.name} with digest {past.digest}", f"{event.stream}, {fingerprint}"
+            )
+        if not event.durable:
+            return 0
+        branch.passed = max(branch.passed, past.claims)
+        return past.event_position
     record = event.record(run.trace.traceparent, run.about)
     waiter = run.journal.publish(Published(key, event.stream, fingerprint), record, wait=event.durable)
     if waiter is None:
@@ -38,7 +43,5 @@ async def _publish(branch: Branch, key: str, event: Outgoing) -> int:
         position = await waiter
     finally:
         run.pending -= 1
-    branch.live = True
+    branch.passed = run.claims
     return position
-
-

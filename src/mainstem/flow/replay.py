@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NoReturn
 
+from mainstem.flow.history import split_key
+
 if TYPE_CHECKING:
     from mainstem.flow.branch import Branch
     from mainstem.flow.history import Past
@@ -28,15 +30,31 @@ async def enter(branch: Branch, key: str, kind: str, called: str) -> Past | None
         if past.kind != kind:
             await mismatch(branch, key, f"a {past.kind} named {key}", called)
         return past
-    left = run.uncalled.get(branch.prefix)
-    if left and not any(branch.prefix.startswith(abandoned) for abandoned in run.abandoned):
-        names = sorted(branch.prefix + local for local in left)
-        await mismatch(branch, key, ", ".join(names[:5]), called)
+    if kind != "gather":  # what succeeded of those is on record in its branches only
+        await _refuse_new_call(branch, key, called)
     return None
+
+
+async def _refuse_new_call(branch: Branch, key: str, called: str) -> None:
+    """Stop the run when its history went on behind this place: in this branch, or in one that waits for it."""
+    run = branch.run
+    if any(branch.prefix.startswith(abandoned) for abandoned in run.abandoned):
+        return
+    prefix = branch.prefix
+    while True:
+        left = run.uncalled.get(prefix)
+        if left:
+            names = sorted(prefix + local for local in left)
+            await mismatch(branch, key, ", ".join(names[:5]), called)
+        if not prefix:
+            return
+        prefix = split_key(prefix[: prefix.rindex("[")])[0]
 
 
 async def mismatch(branch: Branch, key: str, recorded: str, called: str) -> NoReturn:
     """Stop the run: its history does not fit its code at ``key``."""
     run = branch.run
-    await run.pause(f"The code of {run.function} no longer fits the run's history at {key}.", recorded=recorded, called=called)
+    await run.pause(
+        f"The code of {run.function} no longer fits the run's history at {key}.", recorded=recorded, called=called
+    )
     raise asyncio.CancelledError

@@ -18,7 +18,6 @@ from mainstem.flow.journal import (
     JOURNAL_PREFIX,
     ErrorInfo,
     JournalEntry,
-    RunCancelled,
     RunFailed,
     RunPaused,
 )
@@ -58,14 +57,18 @@ class Run:
     Attributes:
         past: What the journal holds and the code has not called yet, by key.
         uncalled: The same keys by branch; see :class:`mainstem.flow.history.History`.
+        constructs: Calls of ``gather`` and ``map`` under way.
         ending: Set when the run is to stop: every call of its code then raises ``CancelledError``.
+        claims: How often the run was taken over.
         pending: Calls under way (steps, sleeps, gathers).
         abandoned: Prefixes of branches that were cancelled: their recorded calls need not come again.
     """
 
     __slots__ = (
-        "_history", "about", "abandoned", "constructs", "ending", "engine", "function", "headers", "id", "journal", "kind",
-        "line_count", "line_timer", "past", "pending", "root", "task", "trace", "uncalled",
+        "about", "abandoned",
+        "claims", "constructs", "ending", "engine", "function", "headers", "id", "journal", "kind",
+        "line_count", "line_timer", "past",
+        "pending", "root", "task", "trace", "uncalled",
     )  # fmt: skip
 
     def __init__(
@@ -92,8 +95,8 @@ class Run:
         )
         self.past: dict[str, Past] = history.keys if history is not None else {}
         self.uncalled: dict[str, set[str]] = history.uncalled if history is not None else {}
-        self._history = history if history is not None and history.fold.claims else None
-        self.root = Branch(self, "", None, live=False)
+        self.claims = history.fold.claims if history is not None else 0
+        self.root = Branch(self, "", None, passed=0)
         self.task: asyncio.Task[None] | None = None
         self.ending: Ending | None = None
         self.pending = 0
@@ -105,19 +108,6 @@ class Run:
     def __repr__(self) -> str:
         state = "ending" if self.ending else "replaying" if self.uncalled else "live"
         return f"<Run {self.id} of {self.function}, {state}, {self.pending} calls under way>"
-
-    @property
-    def claims(self) -> int:
-        """How often the run was taken over."""
-        return self._history.fold.claims if self._history is not None else 0
-
-    def claims_since(self, branch: Branch, past: Past | None) -> int:
-        """Return how many earlier processes may have started a call of which no end is on record."""
-        if self._history is None or branch.live:
-            return 0
-        if past is not None:
-            return self._history.fold.claims - past.claims
-        return self._history.claims_since(branch.prefix)
 
     # ---- life
 
@@ -210,7 +200,7 @@ def run_headers(trace: TraceContext, about: tuple[str, ...]) -> Mapping[str, str
 
 def run_trace(origin: TraceContext, run_id: str) -> TraceContext:
     """Return the context of a run's own span, from that of whoever started it."""
-    return origin.child(origin.trace_id, "run", run_id)
+    return origin.child("run", run_id)
 
 
 def _publish_hook(event: Outgoing) -> Coroutine[Any, Any, int] | None:
@@ -226,5 +216,3 @@ def error_info(error: BaseException) -> ErrorInfo:
     if len(text) > _TRACEBACK_MAX_CHARS:
         text = text[: _TRACEBACK_MAX_CHARS // 2] + "\n...\n" + text[-_TRACEBACK_MAX_CHARS // 2 + 8 :]
     return ErrorInfo(type_name(type(error)), str(error)[:_MESSAGE_MAX_CHARS], text)
-
-

@@ -36,11 +36,12 @@ async def sleep_in(branch: Branch, key: str, for_s: float) -> None:
     try:
         if past is not None:
             wake_at_ns = past.wake_at_ns
+            branch.passed = max(branch.passed, past.claims)
         else:
             wake_at_ns = run.engine.clock.time_ns() + round(for_s * 1e9)
             alone = branch is run.root and run.pending == 1 and not run.constructs
             await run.journal.put(encode_entry(TimerSet(key, wake_at_ns, alone)))
-            branch.live = True
+            branch.passed = run.claims
         await run.engine.wall_timers.wait_until(wake_at_ns)
     finally:
         run.pending -= 1

@@ -68,7 +68,9 @@ class Step(Generic[P, R]):
         if timeout_s is not None and timeout_s <= 0:
             raise InvalidArgumentError(f"{recorded.where}: timeout_s={timeout_s}: expected more than 0.")
         if self.executor == "thread" and recorded.is_async:
-            raise InvalidArgumentError(f"{recorded.where} is a coroutine function: it runs 'inline' or in a 'process', not in a thread.")
+            raise InvalidArgumentError(
+                f"{recorded.where} is a coroutine function: it runs 'inline' or in a 'process', not in a thread."
+            )
 
     def __repr__(self) -> str:
         return f"<Step {self.name}>"
@@ -77,15 +79,23 @@ class Step(Generic[P, R]):
         branch = current_branch()
         if branch is None:
             return self.executors.call_plainly(self, args, kwargs)
-        return perform(branch, branch.take(self.name), self, args, kwargs)
+        return perform(branch, branch.take(self.name), self, args, kwargs, branch.passed)
 
 
 async def perform(
-    branch: Branch, key: str, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, last: bool = False
+    branch: Branch,
+    key: str,
+    step: Step[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    passed: int,
+    *,
+    last: bool = False,
 ) -> Any:
     """Answer a step's call within a run: from the history, or by carrying it out and recording the result.
 
-    With ``last`` the result goes into the same commit as the run's end, and its JSON is returned.
+    ``passed`` is the branch's at the moment of the call. With ``last`` the result goes into the same commit as the run's
+    end, and its JSON is returned.
     """
     run = branch.run
     if args or kwargs:
@@ -98,27 +108,40 @@ async def perform(
         if past.name != step.name or past.digest != fingerprint:
             await mismatch(branch, key, f"digest {past.digest}", f"digest {fingerprint}, arguments {arguments[:200]!r}")
         if past.result is not None:
+            branch.passed = max(branch.passed, past.claims)
             return bytes(past.result) if last else step.recorded.decode_result(past.result)
         if past.error is not None and not past.retry_at_ns and not past.under_way:
+            branch.passed = max(branch.passed, past.claims)
             raise StepFailedError(step.name, key, past.attempt, past.error)
     carrying = Carrying(branch, key, step, args, kwargs, arguments, fingerprint)
     run.pending += 1
     try:
-        completed, raw, result = await carrying.attempts(past)
+        completed, raw, result = await carrying.attempts(past, passed)
         if last:
             run.journal.put_soon(completed)
             return raw
         await run.journal.put(completed)
     finally:
         run.pending -= 1
-    branch.live = True
+    branch.passed = run.claims
     return result
 
 
 class Carrying:
     """One call of a step being carried out: attempt after attempt, until one succeeds or there is none left."""
 
-    __slots__ = ("_arguments", "_branch", "_args", "_digest", "_key", "_kwargs", "_run", "_started_ns", "_step", "_waiting_since_ns")
+    __slots__ = (
+        "_arguments",
+        "_branch",
+        "_args",
+        "_digest",
+        "_key",
+        "_kwargs",
+        "_run",
+        "_started_ns",
+        "_step",
+        "_waiting_since_ns",
+    )
 
     def __init__(
         self,
@@ -141,14 +164,14 @@ class Carrying:
         self._waiting_since_ns = 0
         self._started_ns = 0
 
-    async def attempts(self, past: Past | None) -> tuple[bytes, bytes, Any]:
+    async def attempts(self, past: Past | None, passed: int) -> tuple[bytes, bytes, Any]:
         """Return the completed entry, encoded, the result's JSON, and the result.
 
         Raises:
             StepFailedError: The last attempt failed; that is durable.
         """
         run, step = self._run, self._step
-        attempt = self._first_attempt(past)
+        attempt = self._first_attempt(past, passed)
         if past is not None and past.retry_at_ns:
             await self._wait_for_retry(past.retry_at_ns)
         self._waiting_since_ns = self._branch.queued_ns
@@ -176,14 +199,13 @@ class Carrying:
             attempt += 1
             self._waiting_since_ns = 0
 
-    def _first_attempt(self, past: Past | None) -> int:
+    def _first_attempt(self, past: Past | None, passed: int) -> int:
         """Number the next attempt: 1 only when it is certain that none was ever started before."""
         earlier = past.attempt if past is not None else 0
         if self._step.record_start:
             return earlier + 1
-        if past is not None and past.under_way:
-            return earlier + 1
-        return earlier + 1 + self._run.claims_since(self._branch, past)
+        # Each process that took the run over since may have started it, and died before that left a record.
+        return earlier + 1 + self._run.claims - max(passed, past.claims if past is not None else 0)
 
     async def _attempt(self, attempt: int) -> tuple[bytes, Any]:
         run, step = self._run, self._step
@@ -208,7 +230,9 @@ class Carrying:
         run, step = self._run, self._step
         if step.direct:
             return self._checked(*step.recorded.round_trip(await step.recorded.function(*self._args, **self._kwargs)))
-        call = Call(step, self._args, self._kwargs, self._arguments, run.id, run.function, self._key, attempt, self._began)
+        call = Call(
+            step, self._args, self._kwargs, self._arguments, run.id, run.function, self._key, attempt, self._began
+        )
         if step.timeout_s is None:
             return self._checked(*await step.executors.call(call))
         until_s = run.engine.clock.monotonic_s() + step.timeout_s
@@ -249,7 +273,7 @@ class Carrying:
             retry_at_ns,
         )
         await run.journal.put(encode_entry(failed))
-        self._branch.live = True
+        self._branch.passed = run.claims
         return retry_at_ns
 
     async def _wait_for_retry(self, retry_at_ns: int) -> None:

@@ -40,7 +40,9 @@ class Workflow(Generic[P, R]):
     def __init__(self, flow: Flow, recorded: RecordedFunction, *, timeout_s: float | None) -> None:
         recorded.refuse_parameters("id", "about")
         if not recorded.is_async:
-            raise InvalidArgumentError(f"{recorded.where}: a workflow is a coroutine function: async def {recorded.name}(...).")
+            raise InvalidArgumentError(
+                f"{recorded.where}: a workflow is a coroutine function: async def {recorded.name}(...)."
+            )
         self._flow = flow
         self.recorded = recorded
         self.name = recorded.name
@@ -135,7 +137,7 @@ class Job(Generic[P, R]):
         async def execute(run: Run) -> JournalEntry:
             args, kwargs = self.recorded.decode_arguments(started.arguments)
             key = run.root.take(self.name)
-            raw = await perform(run.root, key, self.step, tuple(args), kwargs, last=True)
+            raw = await perform(run.root, key, self.step, tuple(args), kwargs, run.root.passed, last=True)
             return RunCompleted(msgspec.Raw(raw))
 
         return execute
@@ -186,4 +188,3 @@ def _id_here(chosen: str | None, name: str) -> str | None:
         return chosen
     key = branch.take(f"start.{name}")
     return f"{name[:40]}-{derived_span_id(branch.run.id, key)}"
-

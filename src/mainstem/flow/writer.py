@@ -13,7 +13,13 @@ from mainstem.flow.errors import RunFencedError, ValueTooLargeError
 from mainstem.flow.journal import LOG_LINES_PREFIX, LogLine, Published
 from mainstem.host.clock import Clock
 from mainstem.log.contract import Append, Log, Record
-from mainstem.log.errors import AppendOutcomeUnknownError, LogClosedError, LogError, NotWrittenError, PositionConflictError
+from mainstem.log.errors import (
+    AppendOutcomeUnknownError,
+    LogClosedError,
+    LogError,
+    NotWrittenError,
+    PositionConflictError,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -33,7 +39,11 @@ class _Entry:
     __slots__ = ("event", "published", "size_bytes", "value", "waiter")
 
     def __init__(
-        self, value: bytes, waiter: asyncio.Future[int] | None, published: Published | None = None, event: Record | None = None
+        self,
+        value: bytes,
+        waiter: asyncio.Future[int] | None,
+        published: Published | None = None,
+        event: Record | None = None,
     ) -> None:
         self.value = value
         self.waiter = waiter
