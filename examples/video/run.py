@@ -221,7 +221,6 @@ class Demonstration:
                 f"nothing happened for {_SILENCE_MAX_S:.0f} s; mainstem runs --data {self._data} shows where it stands"
             ) from None
         finally:
-            await batches.aclose()
             await reader.close()
 
     async def _catch_up(self) -> None:

@@ -40,7 +40,7 @@ def journal_record(entry: JournalEntry, trace_id: str = TRACE) -> Record:
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    """A data directory with an event, a run that died once and went on, its log line, and another trace of the order."""
+    """A data directory with an event, a run that died once and went on, a log line, and another trace of the order."""
     event = Record(b'{"id":1}', headers={"traceparent": f"00-{TRACE}-{'b' * 16}-01", "about": "order:1"})
     arguments = msgspec.Raw(b'{"args":[],"kwargs":{}}')
     done = StepCompleted(KEY, "charge", 2, "d", msgspec.Raw(b"1"), time.time_ns() + 10**9, waited_ns=20_000_000)
@@ -66,7 +66,7 @@ def shop(tmp_path: Path) -> Path:
 
 
 def test_a_run_is_traced_from_its_event_on(invoke: Invoke, shop: Path) -> None:
-    """The waterfall has the event, the run, both attempts (one died) and the log line, which cannot steer the terminal."""
+    """The waterfall has the event, the run, both attempts (one died), and the log line made harmless."""
     result = invoke("trace", "fulfil-1", "--data", shop)
     assert result.code == EXIT_OK
     assert f"trace {TRACE}" in result.out

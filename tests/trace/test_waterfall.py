@@ -137,7 +137,7 @@ def test_bars_tell_work_waiting_and_death_apart() -> None:
     lines = render_text(build_waterfall(UPLOAD, now_ns=0), 120)
     died = next(line for line in lines if "attempt 1" in line)
     assert died.index(WAIT) < died.index(WORK) < died.index(DIED)
-    assert "waited 20 ms, died, attempt 1" in died
+    assert "waited 20.0 ms, died, attempt 1" in died
     assert RUN in lines[2]
     assert EVENT in lines[1]
     assert LINE in lines[4]

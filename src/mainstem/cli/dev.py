@@ -23,12 +23,13 @@ from typing import Final
 from mainstem.cli.arguments import add_json
 from mainstem.cli.errors import EXIT_INTERRUPTED, EXIT_OK, ApplicationLoadError, UsageError
 from mainstem.cli.output import Output
-from mainstem.cli.watch import changed_files, take_snapshot
+from mainstem.cli.watch import Snapshot, changed_files, take_snapshot
 
 TOKEN_VARIABLE: Final = "MAINSTEM_TOKEN"  # noqa: S105 (a variable's name)
 """Environment variable with the token that the dashboard and its API demand."""
 
 _LOOK_EVERY_S: Final = 0.25
+_SETTLED_AFTER_S: Final = 0.1
 _STOP_WITHIN_S: Final = 8.0
 
 _EPILOG = f"""\
@@ -155,6 +156,7 @@ def _supervise(file: Path, listener: socket.socket, output: Output) -> int:
                     return code
                 if code is not None:
                     _report_end(output, code)
+            changed = changed_files(before, _settled_snapshot(directory))
             _report_change(output, changed, directory)
             child.stop()
     except (KeyboardInterrupt, _Terminated) as wish:
@@ -165,6 +167,17 @@ def _supervise(file: Path, listener: socket.socket, output: Output) -> int:
         os.close(alive_write)
         os.close(alive_read)
         signal.signal(signal.SIGTERM, earlier)
+
+
+def _settled_snapshot(directory: Path) -> Snapshot:
+    """Return the files once they have stopped changing: an editor writes in several steps, a checkout many files."""
+    snapshot = take_snapshot(directory)
+    while True:
+        select.select([], [], [], _SETTLED_AFTER_S)
+        later = take_snapshot(directory)
+        if later == snapshot:
+            return later
+        snapshot = later
 
 
 def _report_change(output: Output, changed: list[str], directory: Path) -> None:

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
 import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mainstem.base.errors import MainstemError
-from mainstem.cli.errors import EXIT_INTERRUPTED, exit_code_of
+from mainstem.cli.errors import EXIT_INTERRUPTED, ApplicationLoadError, exit_code_of
 from mainstem.cli.loading import Application, load_application
 from mainstem.cli.output import Output
 from mainstem.cli.running import RunningServer, remove_server, write_server
 
 _GRACE_S = 2
+_uvicorn_logger = logging.getLogger("uvicorn.error")
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -31,6 +35,7 @@ def listen(host: str, port: int) -> socket.socket:
 
     Raises:
         OSError: The address is taken, or is not this machine's.
+        OverflowError: The port is above 65,535.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -38,7 +43,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.bind((host, port))
         listener.listen(512)
-    except OSError:
+    except (OSError, OverflowError):
         listener.close()
         raise
     return listener
@@ -52,23 +57,54 @@ def address_of(listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn, telling when it answers and ending with the supervisor."""
+    """Uvicorn, telling when it answers and when it no longer does, and ending with the supervisor."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], parent_pipe: int | None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, on_ready: Callable[[], None], on_end: Callable[[], None], parent_pipe: int | None
+    ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._on_end = on_end
         self._parent_pipe = parent_pipe
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         if self._parent_pipe is not None:
             asyncio.get_running_loop().add_reader(self._parent_pipe, self._supervisor_is_gone)
+        _uvicorn_logger.setLevel(logging.CRITICAL)  # a failing start is told once, by whoever called serve()
         await super().startup(sockets)
+        _uvicorn_logger.setLevel(logging.WARNING)
         if self.started:
             self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_end()  # here, and not after run(): uvicorn lets the signal that ended it end the process
+        await super().shutdown(sockets)
 
     def _supervisor_is_gone(self) -> None:
         asyncio.get_running_loop().remove_reader(self._parent_pipe or 0)
         self.should_exit = True
+
+
+class _Started:
+    """The application, remembering with which error its start failed."""
+
+    def __init__(self, asgi: ASGIApp) -> None:
+        self._asgi = asgi
+        self.failure: Exception | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._asgi(scope, receive, send)
+            return
+
+        async def send_without_traceback(message: Message) -> None:
+            await send({**message, "message": ""} if "message" in message else message)
+
+        try:
+            await self._asgi(scope, receive, send_without_traceback)
+        except Exception as error:
+            self.failure = error
+            raise
 
 
 def serve(
@@ -85,7 +121,12 @@ def serve(
         listener: A listening socket.
         on_ready: Called once with the dashboard's address (its token included), when it answers.
         parent_pipe: Descriptor that ends when the supervisor does.
+
+    Raises:
+        MainstemError: The application did not start.
     """
+    # What the application logs is shown, unless it has decided about its logging itself.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(levelname)-7s  %(name)s: %(message)s")
     data = application.mainstem.directory
     url = address_of(listener) + application.prefix
     pid = os.getpid()
@@ -96,20 +137,31 @@ def serve(
         write_server(data, RunningServer(url, pid, token))
         on_ready(f"{url}/?token={quote(token)}" if token else f"{url}/")
 
+    started = _Started(application.asgi)
     config = uvicorn.Config(
-        application.asgi,
+        started,
         lifespan="on",
         log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    server = _Server(config, ready, parent_pipe)
+    server = _Server(config, ready, lambda: remove_server(data, pid), parent_pipe)
     try:
         server.run(sockets=[listener])
-    finally:
-        remove_server(data, pid)
+    except SystemExit:
+        if started.failure is None:
+            raise
+        raise _start_error(started.failure) from started.failure
     return server.started
+
+
+def _start_error(failure: Exception) -> MainstemError:
+    """Return what a failed start is reported as; an error that is not ours was printed with its traceback."""
+    if isinstance(failure, MainstemError):
+        return failure
+    traceback.print_exception(failure)
+    return ApplicationLoadError(f"starting the application raised {type(failure).__name__}: {failure}")
 
 
 def _main() -> int:

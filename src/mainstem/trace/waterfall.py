@@ -179,10 +179,9 @@ def short_duration(duration_ns: int) -> str:
     """Return a duration of at most eight characters: ``840 µs``, ``12.3 ms``, ``4.56 s``, ``200 s``."""
     if duration_ns < 1_000_000:
         return f"{max(0, duration_ns) // 1000} µs"
-    if duration_ns < 999_500_000:
-        return f"{duration_ns / 1e6:.3g} ms"
-    seconds = duration_ns / 1e9
-    return f"{seconds:.3g} s" if seconds < 999.5 else f"{seconds:.0f} s"
+    value, unit = (duration_ns / 1e6, "ms") if duration_ns < 999_500_000 else (duration_ns / 1e9, "s")
+    decimals = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{decimals}f} {unit}"
 
 
 def _detail(row: Row) -> str:
