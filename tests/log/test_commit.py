@@ -38,7 +38,7 @@ def test_positions_are_given_in_order() -> None:
 
 
 def test_condition_sees_calls_before_it_in_the_same_commit() -> None:
-    """Of two calls that expect an empty stream in one commit the second is refused, with the position the first one got."""
+    """Of two calls in one commit that expect an empty stream the second is refused, with the first one's position."""
     plan = commit(LogIndex(10), call("a", expected=0), call("a", expected=0), call("a", expected=1))
     (refused,) = plan.refused
     assert isinstance(refused[1], PositionConflictError) and refused[1].actual == 1

@@ -89,7 +89,7 @@ def test_reader_follows_an_owner_over_rolls(tmp_path: Path) -> None:
 
 
 def test_closed_log_refuses(tmp_path: Path) -> None:
-    """After ``close`` an append is refused before anything is written, tails end with an error, and closing again does nothing."""
+    """After ``close`` an append is refused unwritten, tails end with an error, and closing again does nothing."""
 
     async def run() -> None:
         log = await open_log(tmp_path)

@@ -56,7 +56,7 @@ def test_thread_reports_results_and_errors_in_order() -> None:
 
 
 def test_budget_lets_in_first_come_first_served() -> None:
-    """Takers wait when the bound is reached, a later small one does not overtake, and what is given back lets them in."""
+    """Takers wait when the bound is reached; a later small one does not overtake; what is given back lets them in."""
 
     async def run() -> None:
         budget = ByteBudget(100)

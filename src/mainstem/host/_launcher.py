@@ -1,8 +1,8 @@
-"""The first program of every child process: it ties the child's life to its parent's, limits it, and becomes the real program.
+"""The first program of every child process: ties its life to its parent's, limits it, becomes the real program.
 
-Run as ``python -I -S _launcher.py PARENT_PID CPU_S ADDRESS_SPACE_BYTES FILE_SIZE_BYTES PROGRAM ARGUMENT…`` with 0 for "no limit".
-A program of its own instead of a ``preexec_fn``: code between fork and exec in a process with threads can deadlock, and
-uvloop and asyncio would each need their own. It imports nothing that costs time to import.
+Run as ``python -I -S _launcher.py PARENT_PID CPU_S ADDRESS_SPACE_BYTES FILE_SIZE_BYTES PROGRAM ARGUMENT…`` with 0 for
+"no limit". A program of its own instead of a ``preexec_fn``: code between fork and exec in a process with threads can
+deadlock, and uvloop and asyncio would each need their own. It imports nothing that costs time to import.
 """
 
 import ctypes

@@ -1,8 +1,9 @@
 """The file system, as far as the log needs it: a narrow face, so that a simulated disk can stand in.
 
-Nothing here retries or hides an error. An ``OSError`` from :meth:`File.write_at` or :meth:`File.sync` leaves the file's durable
-content unknown; whoever owns the file must stop using it (after EIO, Linux marks the pages clean, and a second sync "succeeds"
-with the data lost: Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+Nothing here retries or hides an error. An ``OSError`` from :meth:`File.write_at` or :meth:`File.sync` leaves the
+file's durable content unknown; whoever owns the file must stop using it (after EIO, Linux marks the pages clean, and
+a second sync "succeeds" with the data lost: Rebello et al., "Can Applications Recover from fsync Failures?", USENIX
+ATC 2020).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class File(Protocol):
         ...
 
     def write_at(self, offset: int, buffers: Sequence[Buffer]) -> int:
-        """Write all buffers, one after the other, at ``offset``; return the number of bytes. Not durable before a sync."""
+        """Write all buffers one after the other at ``offset``; return their number. Not durable before a sync."""
         ...
 
     def sync(self) -> None:
@@ -77,7 +78,10 @@ class Disk(Protocol):
         ...
 
     def create(self, path: Path) -> File:
-        """Create a file that must not exist (mode 0600), open for both. Its name is not durable before :meth:`sync_directory`."""
+        """Create a file that must not exist (mode 0600), open for both.
+
+        Its name is not durable before :meth:`sync_directory`.
+        """
         ...
 
     def write_zeros(self, file: File, size: int) -> None:

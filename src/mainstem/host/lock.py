@@ -1,8 +1,8 @@
 """A lock that dies with its process: a POSIX record lock on a file that is opened once.
 
-POSIX record locks belong to a process: closing *any* descriptor of the file lets go of the lock, and a second lock by the same
-process succeeds. So the file is opened once, never read, and a table of this process refuses the second taker. ``flock`` would
-not do: a forked child keeps it alive after its parent was killed.
+POSIX record locks belong to a process: closing *any* descriptor of the file lets go of the lock, and a second lock by
+the same process succeeds. So the file is opened once, never read, and a table of this process refuses the second
+taker. ``flock`` would not do: a forked child keeps it alive after its parent was killed.
 """
 
 from __future__ import annotations

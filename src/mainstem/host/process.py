@@ -1,8 +1,9 @@
 """Child processes: argument lists only, limited, bounded in output, and never left running.
 
-A child lives in a session of its own and dies with its parent, also when the parent is killed with SIGKILL: a small launcher
-(:mod:`mainstem.host._launcher`) asks the kernel for that (``PR_SET_PDEATHSIG``), sets the limits and becomes the program. The
-kernel sends that signal when the *thread* that made the child ends, so children are made on the event loop's own thread.
+A child lives in a session of its own and dies with its parent, also when the parent is killed with SIGKILL: a small
+launcher (:mod:`mainstem.host._launcher`) asks the kernel for that (``PR_SET_PDEATHSIG``), sets the limits and becomes
+the program. The kernel sends that signal when the *thread* that made the child ends, so children are made on the
+event loop's own thread.
 """
 
 from __future__ import annotations
@@ -82,20 +83,23 @@ async def run_process(
 ) -> ProcessResult:
     """Run a program to its end and return how it ended; a non-zero exit code is an answer, not an error.
 
-    Whatever ends the await early (cancellation, the time-out, too much output) kills the child's whole process group first and
-    waits until it is gone. If this process is killed, the kernel kills the child (Linux).
+    Whatever ends the await early (cancellation, the time-out, too much output) kills the child's whole process group
+    first and waits until it is gone. If this process is killed, the kernel kills the child (Linux).
 
     Args:
         argv: The program (a path, or a name to look up in PATH) and its arguments. There is no shell.
         timeout_s: Wall-clock limit.
         stdout_max_bytes: Most bytes of standard output that are accepted.
         stderr_max_bytes: How much of the end of standard error is kept; what comes before is dropped.
-        cpu_max_s: Limit of CPU time over all its threads, rounded up to seconds; 0 for none. Beyond it the kernel kills it.
+        cpu_max_s: Limit of CPU time over all its threads, rounded up to seconds; 0 for none. Beyond it the kernel
+            kills it.
         address_space_max_bytes: Limit of its address space; 0 for none. Beyond it, its allocations fail.
         file_size_max_bytes: Largest file that it may write; 0 for none.
         cwd: Its working directory.
-        env: Variables beside the few that are passed on (PATH, HOME, TMPDIR, LD_LIBRARY_PATH); ``TRACEPARENT`` belongs here.
-        on_stdout: Takes standard output as it comes, instead of it being kept; ``stdout_max_bytes`` then still limits the sum.
+        env: Variables beside the few that are passed on (PATH, HOME, TMPDIR, LD_LIBRARY_PATH); ``TRACEPARENT``
+            belongs here.
+        on_stdout: Takes standard output as it comes, instead of it being kept; ``stdout_max_bytes`` then still limits
+            the sum.
         stdin: Bytes for its standard input; ``None`` gives it an empty one.
 
     Raises:

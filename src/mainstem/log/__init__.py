@@ -1,7 +1,7 @@
 """The log: the one place where anything is kept. Everything else is a projection of it.
 
-``contract.py`` says what every engine offers; ``frame.py`` is the format on disk; ``embedded/`` is the engine of one process and
-one directory.
+``contract.py`` says what every engine offers; ``frame.py`` is the format on disk; ``embedded/`` is the engine of one
+process and one directory.
 
     log = await open_log("data/log")
     position = await log.append("orders.created", [Record(b'{"id": 1}')])

@@ -79,7 +79,8 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
         atomic_streams: Whether one ``append_many`` may cover several streams.
         max_batch_records: Most records of one call.
         max_batch_bytes: Most bytes of one call, over values, keys and headers.
-        dedup_window_calls: How many of the latest calls with a ``dedup_id`` are remembered; 0 where the window is of time.
+        dedup_window_calls: How many of the latest calls with a ``dedup_id`` are remembered; 0 where the window is of
+            time.
         dedup_window_s: How long a ``dedup_id`` is remembered; 0 where the window is counted in calls.
     """
 
@@ -123,11 +124,11 @@ class ReadableLog(Protocol):
         """Return durable records of matching streams with a position greater than ``after``, in order.
 
         Args:
-            pattern: A stream's name, or a pattern with ``*`` (one token) and a final ``>`` (the rest). ``>`` alone matches
-                every stream, the system's included.
+            pattern: A stream's name, or a pattern with ``*`` (one token) and a final ``>`` (the rest). ``>`` alone
+                matches every stream, the system's included.
             after: Position to continue from; 0 for the beginning.
-            limit: Most records to return, 1 to 65,536. Fewer may come back (an answer is bounded in bytes too); none come
-                back only when no matching record is behind ``after``.
+            limit: Most records to return, 1 to 65,536. Fewer may come back (an answer is bounded in bytes too); none
+                come back only when no matching record is behind ``after``.
 
         Raises:
             InvalidArgumentError: The pattern or a number is malformed.
@@ -171,15 +172,15 @@ class Log(ReadableLog, Protocol):
     ) -> int:
         """Append records to one stream; return the position of the last one, once all are durable.
 
-        If the await is cancelled, the records are wholly present or wholly absent and the caller cannot tell which: retry
-        with the same ``dedup_id``.
+        If the await is cancelled, the records are wholly present or wholly absent and the caller cannot tell which:
+        retry with the same ``dedup_id``.
 
         Args:
             stream: Dotted name, 1 to 255 bytes, e.g. ``"orders.created"``.
             records: 1 to 65,536 records, 16 MiB together.
             expected_position: Position of the stream's last record; ``0`` demands an empty stream; ``None`` nothing.
-            dedup_id: Names the call, 1 to 255 characters. A repeated call with the same name gets the first one's answer,
-                also when ``expected_position`` no longer fits.
+            dedup_id: Names the call, 1 to 255 characters. A repeated call with the same name gets the first one's
+                answer, also when ``expected_position`` no longer fits.
             use_reserve: Whether the space that is kept back on a full disk may be used: only for what helps to get
                 work finished or removed (claims, cancels, trims).
 

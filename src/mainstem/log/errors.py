@@ -79,8 +79,8 @@ class LogInUseError(LogError):
     def __init__(self, directory: str, owner_pid: int) -> None:
         owner = f"process {owner_pid}" if owner_pid else "another process"
         super().__init__(
-            f"{directory} is in use by {owner}: one process owns a log at a time. Nothing was changed. Reading commands "
-            "(mainstem runs, trace, tail, log stats) work beside it.",
+            f"{directory} is in use by {owner}: one process owns a log at a time. Nothing was changed. Reading "
+            "commands (mainstem runs, trace, tail, log stats) work beside it.",
             try_command="mainstem log stats " + directory,
         )
         self.owner_pid = owner_pid

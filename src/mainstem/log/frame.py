@@ -1,7 +1,7 @@
 """The frame: what the embedded engine writes to disk, and all that it writes.
 
-A segment file is a sequence of frames, each at a multiple of 64 bytes, followed by written zeros up to the segment's size. All
-numbers are little-endian. A frame is a header of 64 bytes, a body, and zeros up to the next multiple of 64.
+A segment file is a sequence of frames, each at a multiple of 64 bytes, followed by written zeros up to the segment's
+size. All numbers are little-endian. A frame is a header of 64 bytes, a body, and zeros up to the next multiple of 64.
 
 ========  ====  =====================================================================================
 offset    size  header field
@@ -22,14 +22,15 @@ offset    size  header field
 60        4     CRC-32C of bytes 0 to 59
 ========  ====  =====================================================================================
 
-The header checksum covers the body's checksum and the chain, so it stands for everything up to here. A header that repeats its
-own log, segment and offset cannot be taken for one that was copied from elsewhere.
+The header checksum covers the body's checksum and the chain, so it stands for everything up to here. A header that
+repeats its own log, segment and offset cannot be taken for one that was copied from elsewhere.
 
-**Segment start** is the first frame of each file; its body is JSON, ``{"size_bytes": …}``. **Clean end** is written by an orderly
-close; frames may follow when the log is opened again. **Rolled end** closes a segment for ever: the next one exists.
+**Segment start** is the first frame of each file; its body is JSON, ``{"size_bytes": …}``. **Clean end** is written
+by an orderly close; frames may follow when the log is opened again. **Rolled end** closes a segment for ever: the
+next one exists.
 
-The body of a **commit** holds columns, as Arrow lays out binary arrays (int32 offsets, then data), so that they can be read in
-place. Each part is padded to 8 bytes.
+The body of a **commit** holds columns, as Arrow lays out binary arrays (int32 offsets, then data), so that they can
+be read in place. Each part is padded to 8 bytes.
 
 ==========================  ==========================================================================
 part                        content
@@ -115,7 +116,10 @@ def frame_bytes(body_bytes: int) -> int:
 
 
 def parse_header(data: bytes | memoryview) -> FrameHeader | None:
-    """Return the header in 64 bytes, or ``None`` where magic or checksum are wrong. Version and identity are the caller's to check."""
+    """Return the header in 64 bytes, or ``None`` where magic or checksum are wrong.
+
+    Version and identity are the caller's to check.
+    """
     if len(data) < HEADER_BYTES or data[:4] != MAGIC:
         return None
     fields = _HEADER.unpack_from(data)
@@ -184,7 +188,7 @@ def encode_commit(
     values: Sequence[bytes],
     calls: Sequence[tuple[str, tuple[int, ...]]],
 ) -> bytes:
-    """Return a commit's body. The four sequences per record have the same length; ``names`` are the distinct streams."""
+    """Return a commit's body. The four sequences by record have the same length; ``names`` are the distinct streams."""
     name_data = b"".join(names)
     key_data = b"".join(keys)
     header_data = b"".join(headers)

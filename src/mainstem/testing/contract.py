@@ -1,6 +1,7 @@
 """The log's contract as checks: run each against an engine of your own.
 
-Each check is a coroutine function that takes an empty, open log and returns when the promise holds, or raises ``AssertionError``::
+Each check is a coroutine function that takes an empty, open log and returns when the promise holds, or raises
+``AssertionError``::
 
     @pytest.mark.parametrize("check", LOG_CHECKS, ids=lambda check: check.__name__)
     def test_engine(check, tmp_path):
@@ -137,7 +138,7 @@ async def check_racing_conditions_have_one_winner(log: Log) -> None:
 
 
 async def check_dedup_gives_the_first_answer(log: Log) -> None:
-    """A repeated ``dedup_id`` gets the first call's answer, also when the expected position no longer fits; nothing is added."""
+    """A repeated ``dedup_id`` gets the first call's answer, also when the expected position no longer fits."""
     first = await log.append("a", [_record("1")], expected_position=0, dedup_id="call-1")
     assert await log.append("a", [_record("1")], expected_position=0, dedup_id="call-1") == first
     both = await log.append_many([Append("a", [_record("2")]), Append("b", [_record("3")])], dedup_id="call-2")

@@ -1,7 +1,8 @@
 """The embedded engine: write-ahead segments in one directory, owned by one process.
 
-Where to look: ``../frame.py`` has the format; ``scan.py`` tells torn from damaged; ``recovery.py`` opens; ``commit.py`` decides what
-one commit holds; ``engine.py`` writes it; ``store.py`` and ``index.py`` read it back; ``reader.py`` reads beside an owner.
+Where to look: ``../frame.py`` has the format; ``scan.py`` tells torn from damaged; ``recovery.py`` opens;
+``commit.py`` decides what one commit holds; ``engine.py`` writes it; ``store.py`` and ``index.py`` read it back;
+``reader.py`` reads beside an owner.
 """
 
 from __future__ import annotations

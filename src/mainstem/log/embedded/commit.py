@@ -1,4 +1,4 @@
-"""Deciding what goes into the next commit. Pure: waiting calls and the durable index in, one frame's content and answers out."""
+"""Deciding what goes into the next commit. Pure: waiting calls and the index in, a frame's content and answers out."""
 
 from __future__ import annotations
 
@@ -85,7 +85,10 @@ class CommitPlan:
         self.record_count = 0
 
     def add(self, call: Call) -> None:
-        """Take a call in: accepted, refused or repeated. The repeat is looked at first: a retry must not conflict with itself."""
+        """Take a call in: accepted, refused or repeated.
+
+        The repeat is looked at first: a retry must not conflict with itself.
+        """
         if call.dedup_id:
             earlier = self._index.answer(call.dedup_id) or self._own_answers.get(call.dedup_id)
             if earlier is not None:

@@ -24,7 +24,16 @@ from mainstem.log.embedded.segment import OpenSegment, allocate, begin, write_en
 from mainstem.log.embedded.store import CommitStore
 from mainstem.log.embedded.writer import InlinePolicy, WriterThread
 from mainstem.log.errors import AppendOutcomeUnknownError, LogClosedError, LogError, LogFullError
-from mainstem.log.frame import CLEAN_END, COMMIT, HEADER_BYTES, ROLLED_END, Commit, FrameHeader, encode_headers, frame_bytes
+from mainstem.log.frame import (
+    CLEAN_END,
+    COMMIT,
+    HEADER_BYTES,
+    ROLLED_END,
+    Commit,
+    FrameHeader,
+    encode_headers,
+    frame_bytes,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -145,7 +154,9 @@ class EmbeddedLog:
     async def stats(self) -> LogStats:
         """Return the log's size in records, streams and bytes."""
         size_bytes = self._closed_bytes + self._active.size_bytes
-        return LogStats(self.end_position, self._index.records, self._index.stream_count, self._active.number, size_bytes)
+        return LogStats(
+            self.end_position, self._index.records, self._index.stream_count, self._active.number, size_bytes
+        )
 
     # ---- appending
 
@@ -193,8 +204,8 @@ class EmbeddedLog:
     def _check_open(self) -> None:
         if self._failure is not None:
             raise LogClosedError(
-                f"{self._directory}: an earlier write failed ({self._failure}), which ended the log's life in this process. "
-                "Nothing was written. Acknowledged records are safe; start the process again.",
+                f"{self._directory}: an earlier write failed ({self._failure}), which ended the log's life in this "
+                "process. Nothing was written. Acknowledged records are safe; start the process again.",
                 try_command=f"mainstem log verify {self._directory}",
             )
         if self._closing:
@@ -222,12 +233,20 @@ class EmbeddedLog:
             for part in (*values, *keys):
                 if type(part) is not bytes:
                     raise InvalidArgumentError(
-                        f"stream {stream!r}: values and keys of records are bytes, got {type(part).__name__}. Nothing was written."
+                        f"stream {stream!r}: values and keys of records are bytes, got {type(part).__name__}. "
+                        "Nothing was written."
                     )
             if not values:
-                raise InvalidArgumentError(f"stream {stream!r}: an append has one or more records. Nothing was written.")
+                raise InvalidArgumentError(
+                    f"stream {stream!r}: an append has one or more records. Nothing was written."
+                )
             count += len(values)
-            size += sum(map(len, values)) + sum(map(len, keys)) + sum(map(len, headers)) + len(values) * _RECORD_OVERHEAD_BYTES
+            size += (
+                sum(map(len, values))
+                + sum(map(len, keys))
+                + sum(map(len, headers))
+                + len(values) * _RECORD_OVERHEAD_BYTES
+            )
             encoded.append((stream, keys, headers, values, expected_position))
         if not encoded:
             raise InvalidArgumentError("append_many() needs one or more appends. Nothing was written.")
@@ -302,7 +321,8 @@ class EmbeddedLog:
                 call,
                 error=LogFullError(
                     f"{self._directory}: the disk has no room for a further segment of "
-                    f"{self._settings.segment_bytes(self._active.number + 1)} bytes. Nothing was written; reading goes on.",
+                    f"{self._settings.segment_bytes(self._active.number + 1)} bytes. Nothing was written; "
+                    "reading goes on.",
                     try_command=f"df -h {self._directory}",
                 ),
             )
@@ -311,9 +331,7 @@ class EmbeddedLog:
 
     def _write(self, plan: CommitPlan, body: bytes) -> None:
         active = self._active
-        header, buffers = active.next_frame(
-            COMMIT, body, plan.first_position, plan.record_count, self._clock.time_ns()
-        )
+        header, buffers = active.next_frame(COMMIT, body, plan.first_position, plan.record_count, self._clock.time_ns())
         if self._inline.allows(len(plan.accepted)) and not self._queue:
             try:
                 sync_s = self._write_and_sync(active.file, header.offset, buffers)
@@ -342,8 +360,9 @@ class EmbeddedLog:
             began_s = self._clock.monotonic_s()
             file.sync()
         except OSError:
-            # Linux keeps showing what it failed to sync, and lets a later sync by anyone else "succeed": a reader beside us
-            # would show a record that a power cut takes back. Without its header nobody takes the frame for one.
+            # Linux keeps showing what it failed to sync, and lets a later sync by anyone else "succeed": a reader
+            # beside us would show a record that a power cut takes back. Without its header nobody takes the frame for
+            # one.
             with contextlib.suppress(OSError):  # the disk may be gone altogether; the failure at hand is what counts
                 file.write_at(offset, [bytes(HEADER_BYTES)])
             raise
@@ -387,15 +406,16 @@ class EmbeddedLog:
                 self._settle(
                     call,
                     error=AppendOutcomeUnknownError(
-                        f"{self._directory}: writing at position {plan.first_position} failed ({cause}); the records may be "
-                        "there or not. Start the process again and retry with the same dedup_id.",
+                        f"{self._directory}: writing at position {plan.first_position} failed ({cause}); the records "
+                        "may be there or not. Start the process again and retry with the same dedup_id.",
                         try_command=f"mainstem log verify {self._directory}",
                     ),
                 )
         while self._queue:
             call = self._queue.popleft()
             self._settle(
-                call, error=LogClosedError(f"{self._directory}: an earlier write failed ({cause}). Nothing was written.")
+                call,
+                error=LogClosedError(f"{self._directory}: an earlier write failed ({cause}). Nothing was written."),
             )
         self._wake_tails()
         self._idle.set()
@@ -492,9 +512,9 @@ class EmbeddedLog:
     # ---- closing
 
     async def close(self) -> None:
-        """Finish what is in flight, mark the log as cleanly closed and let go of it. Idempotent; cancelling it stops nothing.
+        """Finish what is in flight, mark the log as cleanly closed and let go of it.
 
-        In a forked child it does nothing: file and lock are the parent's.
+        Idempotent; cancelling it stops nothing. In a forked child it does nothing: file and lock are the parent's.
         """
         if self._closed or self._pid != os.getpid():
             return
@@ -528,4 +548,3 @@ class EmbeddedLog:
             number, _size, file = self._spare
             file.close()
             self._disk.remove(self._directory / (segment_name(number) + NEW_SUFFIX))
-

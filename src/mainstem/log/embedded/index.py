@@ -1,4 +1,4 @@
-"""The index in memory: where each record lies, and which calls were answered before. Rebuilt from the frames at every opening."""
+"""The index in memory: where each record lies, which calls were answered. Rebuilt from the frames at every opening."""
 
 from __future__ import annotations
 

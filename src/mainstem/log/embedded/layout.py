@@ -83,7 +83,8 @@ def check_segment_numbers(directory: Path, numbers: list[int]) -> None:
     for expected, number in enumerate(numbers, start=1):
         if number != expected:
             raise LogCorruptError(
-                f"{directory / segment_name(expected)} is missing ({segment_name(number)} is there). Nothing was changed.",
+                f"{directory / segment_name(expected)} is missing ({segment_name(number)} is there). "
+                "Nothing was changed.",
                 try_command=f"mainstem log verify {directory}",
             )
     if not numbers:
@@ -117,11 +118,13 @@ def read_meta(disk: Disk, directory: Path) -> LogMeta | None:
     line, _, checksum = data.partition(b"\n")
     meta = _decode_meta(line) if checksum == b"%08x\n" % crc32c(line) else None
     if meta is None:
-        raise LogCorruptError(f"{path} fails its checksum. Nothing was changed.", try_command=f"mainstem log verify {directory}")
+        raise LogCorruptError(
+            f"{path} fails its checksum. Nothing was changed.", try_command=f"mainstem log verify {directory}"
+        )
     if meta.format != FORMAT_VERSION or meta.features & ~KNOWN_FEATURES:
         raise LogFormatError(
-            f"{path}: the log has format {meta.format} and feature bits {meta.features:#06x}; this mainstem reads format "
-            f"{FORMAT_VERSION} and bits {KNOWN_FEATURES:#06x}. Nothing was changed.",
+            f"{path}: the log has format {meta.format} and feature bits {meta.features:#06x}; this mainstem reads "
+            f"format {FORMAT_VERSION} and bits {KNOWN_FEATURES:#06x}. Nothing was changed.",
             try_command="pip install --upgrade mainstem",
         )
     return meta

@@ -1,6 +1,7 @@
 """Reading a directory without owning it: beside a running owner, or when nobody runs. Changes nothing.
 
-A record is shown only after the reader itself has synced the file that holds it, so it never shows what a power cut can take back.
+A record is shown only after the reader itself has synced the file that holds it, so it never shows what a power cut
+can take back.
 """
 
 from __future__ import annotations
@@ -117,7 +118,8 @@ class EmbeddedReader:
         try:
             return self._scan(file)
         except LogCorruptError:
-            # The owner may have written the frame between two reads of ours; what is acknowledged reads the same a second time.
+            # The owner may have written the frame between two reads of ours; what is acknowledged reads the same a
+            # second time.
             return self._scan(file)
 
     def _scan(self, file: File) -> list[Frame]:
@@ -134,7 +136,11 @@ class EmbeddedReader:
         else:
             start = 0
             place = place_after(self._directory, self._log_id, self._number, previous)
-        if start and not file.read_at(start, 64).strip(b"\0") and not file.read_at(start + 64, _GROWTH_BYTES).strip(b"\0"):
+        if (
+            start
+            and not file.read_at(start, 64).strip(b"\0")
+            and not file.read_at(start + 64, _GROWTH_BYTES).strip(b"\0")
+        ):
             return []
         data = bytes(start) + file.read_at(start, file.size() - start) if start else file.read_at(0, file.size())
         frames = list(iterate_frames(data, place, start))

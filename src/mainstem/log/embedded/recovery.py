@@ -1,8 +1,8 @@
 """Opening a directory: verify every frame, set a torn tail aside, make durable what will be served.
 
-Order matters. Nothing on disk changes before every segment was found sound. What is cut off was copied and synced before. And the
-last valid frame is written once more and synced before anyone may read it: it could have come from the page cache of a process that
-died before its sync, and a power cut would take it back after it had been shown.
+Order matters. Nothing on disk changes before every segment was found sound. What is cut off was copied and synced
+before. And the last valid frame is written once more and synced before anyone may read it: it could have come from
+the page cache of a process that died before its sync, and a power cut would take it back after it had been shown.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def refuse_headless_log(disk: Disk, directory: Path) -> None:
     """Refuse a directory that has segments with records, but no meta file.
 
     Raises:
-        LogCorruptError: It is such a directory. (Creation writes the meta file last, so one lone segment without a commit is a
-            creation that was interrupted.)
+        LogCorruptError: It is such a directory. (Creation writes the meta file last, so one lone segment without a
+            commit is a creation that was interrupted.)
     """
     numbers = segment_numbers(disk.list_directory(directory))
     if not numbers:
@@ -158,8 +158,10 @@ def _create(disk: Disk, clock: Clock, directory: Path, settings: LogSettings) ->
 def _scan_all(
     disk: Disk, directory: Path, log_id: int, index: LogIndex
 ) -> tuple[ScannedSegment, ScannedSegment | None, int]:
-    """Verify every segment, filling the index; return the last one, the one before it if the last has no record yet, and
-    the size of all before the last. Changes nothing.
+    """Verify every segment, filling the index; changes nothing.
+
+    Returns:
+        The last segment, the one before it if the last has no record yet, and the size of all before the last.
     """
     numbers = segment_numbers(disk.list_directory(directory))
     check_segment_numbers(directory, numbers)
@@ -174,8 +176,8 @@ def _scan_all(
         closed_bytes += before.size_bytes
     if last.scan.rolled:
         raise LogCorruptError(
-            f"{directory / segment_name(last.place.number + 1)} is missing: {last.place.path} says that the log goes on in it. "
-            "Nothing was changed.",
+            f"{directory / segment_name(last.place.number + 1)} is missing: {last.place.path} says that the log goes "
+            "on in it. Nothing was changed.",
             try_command=f"mainstem log verify {directory}",
         )
     return last, None if last.scan.has_commits else before, closed_bytes
@@ -190,9 +192,9 @@ def _add_commits(index: LogIndex, scan: SegmentScan) -> None:
 def check_closed(before: ScannedSegment, after: ScannedSegment, *, is_last: bool) -> None:
     """Refuse a segment that was not closed as it must be, given the one after it.
 
-    A roll writes the old segment's end mark last, so as long as the new segment has no record, that mark may be missing,
-    stand in the page cache only, or be torn. It cannot be a commit that is torn: the new segment's first frame, which chains
-    to the last commit, was found to fit.
+    A roll writes the old segment's end mark last, so as long as the new segment has no record, that mark may be
+    missing, stand in the page cache only, or be torn. It cannot be a commit that is torn: the new segment's first
+    frame, which chains to the last commit, was found to fit.
 
     Raises:
         LogCorruptError: Frames of it are damaged or lost.
@@ -202,14 +204,14 @@ def check_closed(before: ScannedSegment, after: ScannedSegment, *, is_last: bool
     torn_bytes = scan.torn_end_offset - scan.end_offset
     if torn_bytes and not (unfinished_roll and not scan.rolled and torn_bytes <= HEADER_BYTES):
         raise LogCorruptError(
-            f"{path} byte {scan.end_offset}: what stands here is damaged, and {segment_name(after.place.number)} shows that "
-            "the segment was complete. Nothing was changed.",
+            f"{path} byte {scan.end_offset}: what stands here is damaged, and {segment_name(after.place.number)} shows "
+            "that the segment was complete. Nothing was changed.",
             try_command="mainstem log verify",
         )
     if not scan.rolled and not unfinished_roll:
         raise LogCorruptError(
-            f"{path} byte {scan.end_offset}: its end mark is missing, though records follow in a later segment: its last "
-            "frames are lost. Nothing was changed.",
+            f"{path} byte {scan.end_offset}: its end mark is missing, though records follow in a later segment: its "
+            "last frames are lost. Nothing was changed.",
             try_command="mainstem log verify",
         )
 

@@ -1,8 +1,8 @@
 """Reading one segment's frames, and telling a torn tail from damage. Pure: bytes in, verdict out.
 
-Frame n+1 is written only after frame n's sync returned. So whatever stands behind a bad frame proves that the bad frame was
-acknowledged: that is damage, and nobody may cut it off. Only a bad frame with nothing behind it, in the last segment, can be a
-write that never finished.
+Frame n+1 is written only after frame n's sync returned. So whatever stands behind a bad frame proves that the bad
+frame was acknowledged: that is damage, and nobody may cut it off. Only a bad frame with nothing behind it, in the last
+segment, can be a write that never finished.
 """
 
 from __future__ import annotations
@@ -111,7 +111,9 @@ def iterate_frames(data: bytes, place: SegmentPlace, offset: int = 0) -> Iterato
         if header is not None and fault == "":
             check_format(header, place)
             if header.chain != chain or header.first_position != position:
-                _corrupt(place, offset, position, "it does not follow the frame before it: something between them is missing")
+                _corrupt(
+                    place, offset, position, "it does not follow the frame before it: something between them is missing"
+                )
             body = data[offset + HEADER_BYTES : offset + HEADER_BYTES + header.body_bytes]
             computed = crc32c(body)
             if len(body) == header.body_bytes and computed == header.body_checksum:
@@ -121,17 +123,22 @@ def iterate_frames(data: bytes, place: SegmentPlace, offset: int = 0) -> Iterato
                     break
                 continue
             fault = f"its body fails its checksum (stored {header.body_checksum:08x}, computed {computed:08x})"
-            # A frame that would end outside the file has a wrong length: what it seems to cover proves as much as the rest.
+            # A frame that would end outside the file has a wrong length: what it seems to cover proves as much as the
+            # rest.
             inside = header.end_offset <= len(data)
             behind = header.end_offset if inside else offset + ALIGNMENT
             if inside and (used := _last_nonzero(data, behind)) > behind:
                 # The frame is where its header says, so whatever stands behind it was written after its sync.
-                _corrupt(place, offset, position, f"{fault}, and bytes behind it up to {used} show that it was acknowledged")
+                _corrupt(
+                    place, offset, position, f"{fault}, and bytes behind it up to {used} show that it was acknowledged"
+                )
         else:
             behind = offset + ALIGNMENT
         proof = _later_frame(data, place, behind)
         if proof is not None:
-            _corrupt(place, offset, position, f"{fault}, and a later frame at byte {proof} shows that it was acknowledged")
+            _corrupt(
+                place, offset, position, f"{fault}, and a later frame at byte {proof} shows that it was acknowledged"
+            )
         return
     rest = _last_nonzero(data, offset)
     if rest > offset and _later_frame(data, place, offset) is not None:
@@ -141,8 +148,8 @@ def iterate_frames(data: bytes, place: SegmentPlace, offset: int = 0) -> Iterato
 def check_start(frames: Sequence[Frame], size_bytes: int, place: SegmentPlace) -> None:
     """Refuse a segment without a sound first frame, or shorter than that frame says.
 
-    A segment is allocated, begun and synced before it gets its name, so no crash leaves it without its first frame or shortens
-    it: somebody did, and acknowledged records may be lost.
+    A segment is allocated, begun and synced before it gets its name, so no crash leaves it without its first frame or
+    shortens it: somebody did, and acknowledged records may be lost.
 
     Raises:
         LogCorruptError: It is such a segment.
@@ -156,8 +163,8 @@ def check_start(frames: Sequence[Frame], size_bytes: int, place: SegmentPlace) -
     declared = msgspec.json.decode(frames[0].body, type=_SegmentStart).size_bytes
     if size_bytes < declared:
         raise LogCorruptError(
-            f"{place.path} byte {size_bytes}: the file ends here, expected {declared} bytes: it was cut off, and acknowledged "
-            "records may have stood there. Nothing was changed. Restore the file from a copy.",
+            f"{place.path} byte {size_bytes}: the file ends here, expected {declared} bytes: it was cut off, and "
+            "acknowledged records may have stood there. Nothing was changed. Restore the file from a copy.",
             try_command="mainstem log verify",
         )
 
@@ -187,9 +194,9 @@ def check_format(header: FrameHeader, place: SegmentPlace) -> None:
     known_kind = SEGMENT_START <= header.kind <= ROLLED_END
     if header.version != FORMAT_VERSION or header.features & ~KNOWN_FEATURES or not known_kind:
         raise LogFormatError(
-            f"{place.path} byte {header.offset}: the frame has format version {header.version}, kind {header.kind} and feature "
-            f"bits {header.features:#06x}; this mainstem reads version {FORMAT_VERSION}, kinds {SEGMENT_START} to {ROLLED_END} "
-            f"and bits {KNOWN_FEATURES:#06x}. "
+            f"{place.path} byte {header.offset}: the frame has format version {header.version}, kind {header.kind} and "
+            f"feature bits {header.features:#06x}; this mainstem reads version {FORMAT_VERSION}, kinds {SEGMENT_START} "
+            f"to {ROLLED_END} and bits {KNOWN_FEATURES:#06x}. "
             "Nothing was changed. Open the directory with the mainstem that wrote it, or a newer one.",
             try_command="pip install --upgrade mainstem",
         )

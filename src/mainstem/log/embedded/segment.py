@@ -1,4 +1,4 @@
-"""A segment that is being written: creating it, adding frames, closing it. Blocking; called from one thread at a time."""
+"""A segment that is being written: creating, adding frames, closing. Blocking; called from one thread at a time."""
 
 from __future__ import annotations
 
@@ -106,7 +106,15 @@ def begin(
 
 
 def create_segment(
-    disk: Disk, clock: Clock, directory: Path, *, number: int, size_bytes: int, log_id: int, chain: int, next_position: int
+    disk: Disk,
+    clock: Clock,
+    directory: Path,
+    *,
+    number: int,
+    size_bytes: int,
+    log_id: int,
+    chain: int,
+    next_position: int,
 ) -> OpenSegment:
     """Allocate a segment and begin it."""
     file = allocate(disk, directory, number, size_bytes)

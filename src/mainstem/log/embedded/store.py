@@ -1,4 +1,4 @@
-"""Reading commits back: the frames' bytes by number, verified, with the latest in memory. Shared by the owner and by readers beside it."""
+"""Reading commits back: frames by number, verified, the latest in memory. Shared by the owner and readers beside it."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class CommitStore:
         number = self.index.first_frame_after(after)
         while number < self.index.frame_count and len(records) < limit and size < _READ_MAX_BYTES:
             commits = await self._commits(range(number, min(number + _LOAD_MAX_FRAMES, self.index.frame_count)))
-            for number, commit in commits.items():
+            for commit in commits.values():
                 wanted = [matches(name) for name in commit.names]
                 if True in wanted:
                     first = commit.first_position
@@ -100,7 +100,7 @@ class CommitStore:
                                 return records
                 if size >= _READ_MAX_BYTES:
                     return records
-            number += 1
+            number += len(commits)
             await asyncio.sleep(0)  # a long scan leaves the event loop to others between two loads
         return records
 
@@ -129,7 +129,8 @@ class CommitStore:
 
     def _load(self, places: Sequence[FramePlace]) -> dict[int, Commit]:
         """Read and verify frames; runs in a thread. Neighbouring frames are read with one call."""
-        # The lock of the loop is let go when a caller is cancelled; its thread may still be here, reading from these files.
+        # The lock of the loop is let go when a caller is cancelled; its thread may still be here, reading from these
+        # files.
         with self._files_guard:
             return self._load_guarded(places)
 

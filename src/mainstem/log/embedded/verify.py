@@ -27,7 +27,8 @@ class VerifyReport(msgspec.Struct):
         commits: Number of sound commits.
         records: Number of records in them.
         end_position: Position of the last of them.
-        torn: A sentence about an unfinished write at the end: no damage, the next opening sets it aside. Empty for none.
+        torn: A sentence about an unfinished write at the end: no damage, the next opening sets it aside. Empty for
+            none.
         findings: A sentence for each damage, which names file and byte.
     """
 
@@ -87,11 +88,12 @@ def _verify_segments(disk: Disk, directory: Path, log_id: int, numbers: list[int
         before = scanned
     if before is not None and before.scan.rolled:
         raise LogCorruptError(
-            f"{directory / segment_name(numbers[-1] + 1)} is missing: {before.place.path} says that the log goes on in it."
+            f"{directory / segment_name(numbers[-1] + 1)} is missing: {before.place.path} says that the log goes on "
+            "in it."
         )
     if before is not None and before.scan.torn:
         size = before.scan.torn_end_offset - before.scan.end_offset
         report.torn = (
-            f"{before.place.path} byte {before.scan.end_offset}: a write of {size} bytes was never finished; it was not "
-            "acknowledged, and the next opening sets it aside."
+            f"{before.place.path} byte {before.scan.end_offset}: a write of {size} bytes was never finished; it was "
+            "not acknowledged, and the next opening sets it aside."
         )

@@ -32,7 +32,7 @@ class WriterThread:
             job, done = item
             try:
                 result, error = job(), None
-            except BaseException as raised:  # reported to whoever waits: nothing may end this thread silently
+            except BaseException as raised:  # noqa: BLE001 - reported to whoever waits: nothing ends this thread silently
                 result, error = None, raised
             if self._loop.is_closed():
                 return  # nobody is left to be told
@@ -47,8 +47,9 @@ class WriterThread:
 class InlinePolicy:
     """Tells when a sync may be done on the event loop: one caller waits, and the disk was fast of late.
 
-    A hand-over to a thread and back costs a lone appender a good part of a fast sync. A slow sync on the loop would stall
-    everything, so one slow sync ends it, until the disk was fast for a while; each relapse makes that while longer.
+    A hand-over to a thread and back costs a lone appender a good part of a fast sync. A slow sync on the loop would
+    stall everything, so one slow sync ends it, until the disk was fast for a while; each relapse makes that while
+    longer.
     """
 
     def __init__(self, sync_max_s: float, probation_syncs: int = 16) -> None:
