@@ -1,0 +1,252 @@
+"""The application composed: declared, started, used, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import BaseRoute, Mount, Route
+
+import mainstem
+from mainstem import AlreadyStartedError, Event, InvalidArgumentError, Mainstem, NotStartedError
+from mainstem.app import TOKEN_VARIABLE
+from mainstem.bus import Bus
+from mainstem.flow import Flow
+from mainstem.log import LogInUseError
+from mainstem.services.contract import ServiceContext
+from tests.support import run
+
+
+class Echo:
+    """A service that notes what is done to it."""
+
+    name = "echo"
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.done: list[str] = []
+        self.fails = fails
+
+    def register(self, flow: Flow, bus: Bus) -> None:
+        self.done.append("register")
+
+    async def start(self, context: ServiceContext) -> None:
+        assert context.directory.is_dir() and context.log.end_position >= 0
+        self.done.append("start")
+        if self.fails:
+            raise OSError("as told")
+
+    async def stop(self) -> None:
+        self.done.append("stop")
+
+    def routes(self) -> Sequence[BaseRoute]:
+        async def say(request: Request) -> PlainTextResponse:
+            return PlainTextResponse("echo " + request.path_params["word"])
+
+        return [Route("/say/{word}", say)]
+
+    def panels(self) -> Sequence[Any]:
+        return []
+
+
+def client(app: Any) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://localhost")
+
+
+def test_from_event_to_result(tmp_path: Path) -> None:
+    """An event starts a workflow, whose own event reaches a subscriber."""
+
+    async def main() -> None:
+        ms = Mainstem(tmp_path)
+        seen: asyncio.Queue[int] = asyncio.Queue()
+
+        @ms.step
+        async def double(number: int) -> int:
+            return number * 2
+
+        @ms.workflow(on="numbers.in")
+        async def work(number: int) -> None:
+            await ms.publish("numbers.out", sum(await ms.map(double, [number, 1])))
+
+        @ms.subscribe("numbers.out", group="collect")
+        async def collect(event: Event[int]) -> None:
+            seen.put_nowait(event.value)
+
+        async with ms:
+            assert ms.is_running and ms.directory == tmp_path
+            await ms.publish("numbers.in", 20)
+            assert await asyncio.wait_for(seen.get(), 20) == 42
+        assert not ms.is_running
+
+    run(main())
+
+
+def test_used_before_it_was_started(tmp_path: Path) -> None:
+    """The error shows the line that starts it."""
+    ms = Mainstem(tmp_path)
+    for use in (lambda: ms.publish("a", 1), lambda: ms.log, lambda: ms.blobs):
+        with pytest.raises(NotStartedError, match=r"FastAPI\(lifespan=ms.lifespan\)"):
+            use()
+
+
+def test_started_twice(tmp_path: Path) -> None:
+    """A second start is an error, and so is a second owner; the first goes on."""
+
+    async def main() -> None:
+        async with Mainstem(tmp_path) as ms:
+            with pytest.raises(AlreadyStartedError):
+                await ms.start()
+            other = Mainstem(tmp_path)
+            with pytest.raises(LogInUseError):
+                await other.start()
+            assert not other.is_running
+            await ms.publish("a", 1)
+            assert "running" in repr(ms)
+
+    run(main())
+
+
+def test_it_can_be_started_again(tmp_path: Path) -> None:
+    """After it was stopped it starts again and finds what it had written; stopping twice is one stop."""
+
+    async def main() -> None:
+        ms = Mainstem(tmp_path)
+        async with ms:
+            position = await ms.publish("a", 1)
+        await ms.stop()
+        async with ms:
+            assert ms.log.end_position >= position
+
+    run(main())
+
+
+def test_services_live_between_log_and_workflows(tmp_path: Path) -> None:
+    """A service is registered at once, started with its own directory, served under its name, and stopped."""
+
+    async def main() -> None:
+        echo = Echo()
+        ms = Mainstem(tmp_path, services=[echo])
+        async with ms, client(Starlette(routes=[Mount("/deep/mainstem", ms.asgi)])) as web:
+            assert (await web.get("/deep/mainstem/echo/say/hello")).text == "echo hello"
+            assert (await web.get("/deep/mainstem/")).status_code == 200
+        assert echo.done == ["register", "start", "stop"]
+        assert (tmp_path / "services" / "echo").is_dir()
+
+    run(main())
+
+
+def test_a_service_that_does_not_start_stops_everything(tmp_path: Path) -> None:
+    """What was started is stopped again, and the directory is free."""
+
+    async def main() -> None:
+        echo = Echo(fails=True)
+        with pytest.raises(OSError, match="as told"):
+            await Mainstem(tmp_path, services=[echo]).start()
+        assert echo.done == ["register", "start", "stop"]
+        async with Mainstem(tmp_path):
+            pass
+
+    run(main())
+
+
+def test_what_cannot_be_composed_is_refused(tmp_path: Path) -> None:
+    """A remote engine and two services of one name are errors at once."""
+    with pytest.raises(InvalidArgumentError):
+        Mainstem("nats://localhost:4222")
+    with pytest.raises(InvalidArgumentError):
+        Mainstem(tmp_path, services=[Echo(), Echo()])
+
+
+def test_the_token_comes_from_argument_or_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An argument goes before the environment; without either there is none."""
+    assert Mainstem(tmp_path).token is None
+    monkeypatch.setenv(TOKEN_VARIABLE, "from outside")
+    assert Mainstem(tmp_path).token == "from outside"
+    assert Mainstem(tmp_path, token="from inside").token == "from inside"
+
+
+def test_mounted_with_the_hosts_lifespan(tmp_path: Path) -> None:
+    """A host application starts and stops it by its lifespan, and shows the dashboard under its prefix."""
+
+    async def main() -> None:
+        ms = Mainstem(tmp_path)
+        host = Starlette(routes=[Mount("/mainstem", ms.asgi)], lifespan=ms.lifespan)
+        async with host.router.lifespan_context(host), client(host) as web:
+            page = await web.get("/mainstem/", headers={"accept": "text/html"})
+            assert page.status_code == 200 and 'href="/mainstem/runs"' in page.text
+        assert not ms.is_running
+
+    run(main())
+
+
+def test_served_alone_it_lives_by_its_own_lifespan(tmp_path: Path) -> None:
+    """A server that serves ``ms.asgi`` itself starts and stops it."""
+
+    async def main() -> None:
+        ms = Mainstem(tmp_path)
+        inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        outbox: asyncio.Queue[Any] = asyncio.Queue()
+        task = asyncio.create_task(ms.asgi({"type": "lifespan"}, inbox.get, outbox.put))  # type: ignore[arg-type]
+        inbox.put_nowait({"type": "lifespan.startup"})
+        assert (await outbox.get())["type"] == "lifespan.startup.complete"
+        async with client(ms.asgi) as web:
+            assert (await web.get("/api/runs")).status_code == 200
+        inbox.put_nowait({"type": "lifespan.shutdown"})
+        assert (await outbox.get())["type"] == "lifespan.shutdown.complete"
+        await task
+        assert not ms.is_running
+
+    run(main())
+
+
+def test_a_failed_start_is_told_to_the_server(tmp_path: Path) -> None:
+    """The server learns why, and ends."""
+
+    async def main() -> None:
+        async with Mainstem(tmp_path):
+            inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+            outbox: asyncio.Queue[Any] = asyncio.Queue()
+            inbox.put_nowait({"type": "lifespan.startup"})
+            with suppress(LogInUseError):
+                await Mainstem(tmp_path).asgi({"type": "lifespan"}, inbox.get, outbox.put)  # type: ignore[arg-type]
+            assert (await outbox.get())["type"] == "lifespan.startup.failed"
+
+    run(main())
+
+
+def test_the_dashboard_without_the_application(tmp_path: Path) -> None:
+    """A request to an application that nobody started fails with the error that shows how."""
+
+    async def main() -> None:
+        async with client(Mainstem(tmp_path).asgi) as web:
+            with pytest.raises(NotStartedError):
+                await web.get("/")
+
+    run(main())
+
+
+def test_public_names() -> None:
+    """Every public name can be had, also by ``dir``; no other can."""
+    for name in mainstem.__all__:
+        assert getattr(mainstem, name).__name__ == name and name in dir(mainstem)
+    with pytest.raises(AttributeError):
+        _ = mainstem.Nothing  # type: ignore[attr-defined]
+
+
+def test_importing_is_quick() -> None:
+    """Importing mainstem, and making an application, brings neither the web framework nor the database."""
+    program = (
+        "import sys, mainstem; a = set(sys.modules); mainstem.Mainstem; b = set(sys.modules); "
+        "heavy = {'starlette', 'sqlite3', 'uvicorn', 'httpx', 'mainstem.web'}; "
+        "assert not heavy & b, heavy & b; assert 'mainstem.log' not in a"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
