@@ -87,6 +87,11 @@ def _cut_with_edit_list(clips: Clips, path: Path) -> None:
     ffmpeg("-ss", "0.9", "-i", clips.get("plain.mp4"), "-c", "copy", path)
 
 
+def _large(_clips: Clips, path: Path) -> None:
+    # takes a while to encode, so that there is time to kill what encodes it
+    ffmpeg(*lavfi("testsrc2=size=1280x720:rate=25:duration=2"), *lavfi(TONE), *H264, *AAC, path)
+
+
 def _silent(_clips: Clips, path: Path) -> None:
     ffmpeg(*lavfi(PICTURES), *H264, path)
 
@@ -180,6 +185,7 @@ MAKERS: dict[str, Callable[[Clips, Path], None]] = {
     "transport_stream.ts": _transport_stream,
     "ntsc.mp4": _ntsc,
     "cut_with_edit_list.mp4": _cut_with_edit_list,
+    "large.mp4": _large,
     "silent.mp4": _silent,
     "sound_only.m4a": _sound_only,
     "portrait.mp4": _portrait,
