@@ -171,13 +171,13 @@ class SystemDisk:
         Where the directory exists, its parent is synced all the same: whoever made it may have died before that.
         """
         if path.is_dir():
-            # Who may not read the parent did not make the directory: another account did, and answers for it.
-            with contextlib.suppress(PermissionError):
+            # Another account made a directory whose parent we may not read, and answers for it.
+            with contextlib.suppress(PermissionError):  # so there is nothing of ours to sync
                 self.sync_directory(path.parent)
             return
         if path.parent != path:
             self.make_directory(path.parent)
-        with contextlib.suppress(FileExistsError):
+        with contextlib.suppress(FileExistsError):  # somebody was faster
             path.mkdir(mode=0o700)
         self.sync_directory(path.parent)
 

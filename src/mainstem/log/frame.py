@@ -63,15 +63,31 @@ if sys.byteorder != "little":
     raise ImportError("mainstem's files are little-endian and are written in place; this machine is big-endian.")
 
 ALIGNMENT = 64
+"""Frames begin at multiples of this."""
+
 HEADER_BYTES = 64
+"""Size of a frame's header."""
+
 MAGIC = b"MSF1"
+"""How every frame begins."""
+
 FORMAT_VERSION = 1
+"""The version that this code writes and reads."""
+
 KNOWN_FEATURES = 0
+"""The feature bits that this code can read."""
 
 SEGMENT_START = 1
+"""Kind of the first frame of a file."""
+
 COMMIT = 2
+"""Kind of a frame with records."""
+
 CLEAN_END = 3
+"""Kind of the mark of an orderly close."""
+
 ROLLED_END = 4
+"""Kind of the mark of a segment that is complete."""
 
 _HEADER = struct.Struct("<4sBBHQIIQQIIqII")
 _HEADER_WITHOUT_CHECKSUM = struct.Struct("<4sBBHQIIQQIIqI")

@@ -13,9 +13,16 @@ from mainstem.log.errors import LogCorruptError, LogFormatError
 from mainstem.log.frame import FORMAT_VERSION, KNOWN_FEATURES
 
 META_NAME = "log.meta"
+"""The file that says what the directory is."""
+
 LOCK_NAME = "lock"
+"""The file whose lock the owner holds; never read or written."""
+
 SET_ASIDE_NAME = "set-aside"
+"""The directory of unfinished writes that were found and copied."""
+
 NEW_SUFFIX = ".new"
+"""What a file's name ends with until it is complete."""
 
 _SEGMENT = re.compile(r"(\d{10})\.wal")
 _KIB, _MIB = 1 << 10, 1 << 20

@@ -20,6 +20,8 @@ from mainstem.log.errors import LogCorruptError
 from mainstem.log.frame import HEADER_BYTES, Commit, FrameHeader, parse_header
 
 READ_MAX_RECORDS = 65_536
+"""Most records that one read may ask for."""
+
 _READ_MAX_BYTES = 16 << 20
 _LOAD_MAX_FRAMES = 256
 _LOAD_MAX_BYTES = 4 << 20
