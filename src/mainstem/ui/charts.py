@@ -10,6 +10,7 @@ from mainstem.ui.html import Html, el
 
 _BARS_WIDTH = 240
 _BARS_HEIGHT = 36
+_SMALL = 0.012  # too narrow for a dashed outline
 
 
 def bars(values: Sequence[float], sentence: str, *, bad: Sequence[float] = ()) -> Html:
@@ -97,4 +98,5 @@ def _stretch(segment: Segment) -> Html:
         return el("circle", cx=f"{start * 100 + 0.25:.3f}%", cy=8, r=3, class_=segment.class_)
     # What took time at all is seen: a bar is at least 0.4 % wide.
     width = max(min(segment.length, 1 - start), 0.004)
-    return el("rect", x=f"{start * 100:.3f}%", y=3, width=f"{width * 100:.3f}%", height=10, rx=2, class_=segment.class_)
+    class_ = f"{segment.class_} small" if width < _SMALL else segment.class_
+    return el("rect", x=f"{start * 100:.3f}%", y=3, width=f"{width * 100:.3f}%", height=10, rx=2, class_=class_)

@@ -10,6 +10,7 @@ from mainstem.ui.format import format_duration, shorten
 from mainstem.ui.html import Html, el
 
 _DEPTH_SHOWN: Final = 8
+_SHORT_WAITS: Final = 200
 _WORDS: Final = {"ok": "", "error": "failed", "died": "its process died", "running": "running"}
 _LEGEND: Final = (
     ("run", "run"),
@@ -28,26 +29,38 @@ def waterfall_table(waterfall: Waterfall, caption: str) -> Html:
     """Return a waterfall; a sentence where it has no rows."""
     if not waterfall.rows:
         return el("div", "Nothing to draw yet.", class_="empty")
-    left_out = el("p", f"{waterfall.left_out} more rows are not drawn.", class_="dim") if waterfall.left_out else None
+    rows = [row for row in waterfall.rows if not _is_short_wait(row, waterfall)]
+    notes = [f"{waterfall.left_out:,} more rows are not drawn."] if waterfall.left_out else []
+    short = len(waterfall.rows) - len(rows)
+    if short:
+        notes.append(
+            f"{short:,} waits of less than {format_duration(waterfall.duration_ns // _SHORT_WAITS)} are not drawn."
+        )
+    left_out = el("p", " ".join(notes), class_="dim") if notes else None
     head = el(
         "tr",
         el("th", "What", scope="col"),
         el("th", _axis(waterfall.duration_ns), scope="col", class_="axis", aria_label="When"),
         el("th", "Took", scope="col", class_="number"),
     )
-    kinds = {name for row in waterfall.rows for segment in _segments(row, waterfall) for name in segment.class_.split()}
+    kinds = {name for row in rows for segment in _segments(row, waterfall) for name in segment.class_.split()}
     return el(
         "div",
         el(
             "table",
             el("caption", caption, class_="hidden"),
             el("thead", head),
-            el("tbody", [_line(row, waterfall) for row in waterfall.rows]),
+            el("tbody", [_line(row, waterfall) for row in rows]),
         ),
         left_out,
         _legend(kinds),
         class_="waterfall",
     )
+
+
+def _is_short_wait(row: Row, waterfall: Waterfall) -> bool:
+    """Tell whether a row is a wait too short to be of interest here: a client's pauses between its requests, mostly."""
+    return row.span.kind == "wait" and row.span.status == "ok" and row.worked_ns * _SHORT_WAITS < waterfall.duration_ns
 
 
 def _axis(duration_ns: int) -> Html:
