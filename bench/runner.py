@@ -83,8 +83,9 @@ def _take_turn(bench: Bench, contender: Contender, directory: Path, *, seconds: 
         with _child(argv, errors, ours=contender.venv is None) as (process, spawned_at_s):
             try:
                 result = _exchange(process, {**task, "spawned_at_s": spawned_at_s}, seconds + bench.timeout_s)
+                pid = result["details"].pop("pid", process.pid)
                 if idle:
-                    result["details"]["idle"] = watch_idle(result["details"].get("pid", process.pid), seconds)
+                    result["details"]["idle"] = watch_idle(pid, seconds)
                 _end(process)
             except (BenchError, OSError, ValueError) as error:
                 raise BenchError(f"{bench.name}: {contender.label} failed: {error}\n{_tail(errors)}") from error
