@@ -118,6 +118,7 @@ class Engine:
                 async with asyncio.timeout(grace_s):
                     await self.idle.wait()
             except TimeoutError:
+                # They are cancelled below; the next process starts them again.
                 _logger.warning(
                     "%d steps did not end within %s s; they are started again by the next process", self.active, grace_s
                 )

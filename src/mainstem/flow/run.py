@@ -167,18 +167,14 @@ class Run:
             final = RunFailed(error_info(error), error.key if isinstance(error, StepFailedError) else "")
         self.engine.ends(self)
         if final is not None:
-            # In a task of its own, so that a late cancel cannot tear it.
-            writing = self.engine.loop.create_task(self._write_final(final))
-            while not writing.done():
+            # Put before anything is awaited, so that a job's result and its end are one commit.
+            waiter = self.journal.put(encode_entry(final))
+            while not waiter.done():
                 with suppress(asyncio.CancelledError):  # told too late: the ending is on its way to the disk
-                    await asyncio.shield(writing)
-            final = writing.result()
+                    await asyncio.wait([waiter])
+            if waiter.cancelled():
+                final = None
         self.engine.ended(self, final, error)
-
-    async def _write_final(self, final: JournalEntry) -> JournalEntry | None:
-        waiter = self.journal.put(encode_entry(final))
-        await asyncio.wait([waiter])
-        return None if waiter.cancelled() else final
 
     def _left_over(self) -> list[str]:
         """Return the recorded keys that the code never called, but for those in branches that were cancelled."""

@@ -1,0 +1,71 @@
+"""Steps that run in worker processes: found there by their names in this module."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+
+from mainstem.bus import Bus
+from mainstem.flow import Flow, Retry, current_run
+from mainstem.host.clock import SystemClock
+from mainstem.trace.context import current_trace
+from tests.flow.support import App
+
+flow = Flow(Bus(SystemClock()), SystemClock())
+
+
+@flow.step(executor="process")
+def count(number: int) -> tuple[int, str, int]:
+    """Count, and tell where."""
+    if number < 0:
+        raise ValueError("negative")
+    logging.getLogger("counting").warning("counting to %d", number)
+    here, trace = current_run(), current_trace()
+    assert here is not None
+    assert trace is not None
+    return os.getpid(), trace.traceparent, here.attempt
+
+
+@flow.step(executor="process", retry=Retry(max_attempts=2, base_s=0.0))
+def die_once(marker: str) -> int:
+    """Kill the own process the first time."""
+    here = current_run()
+    assert here is not None
+    path = Path(marker)
+    if not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return here.attempt
+
+
+@flow.step(executor="process", timeout_s=0.5)
+def hang() -> None:
+    """Never return."""
+    threading.Event().wait()
+
+
+@flow.workflow
+async def work(number: int) -> tuple[int, str, int]:
+    """Count in a process."""
+    return await count(number)
+
+
+@flow.workflow
+async def dies(marker: str) -> int:
+    """Have the worker die once."""
+    return await die_once(marker)
+
+
+@flow.workflow
+async def hangs() -> None:
+    """Have the worker hang."""
+    await hang()
+
+
+def declare(app: App) -> None:
+    """Use these."""
+    app.flow = flow
+    app.work, app.dies, app.hangs = work, dies, hangs
