@@ -116,9 +116,9 @@ class Bus:
         """
 
         def declare(handler: H) -> H:
-            name = group or f"{handler.__module__}.{handler.__qualname__}".replace("<locals>", "locals").replace("<", "").replace(
-                ">", ""
-            )
+            name = group or f"{handler.__module__}.{handler.__qualname__}".replace("<locals>", "locals").replace(
+                "<", ""
+            ).replace(">", "")
             self._declare(
                 Subscription(
                     pattern=pattern,
@@ -218,7 +218,9 @@ def _value_annotation(handler: Callable[..., Any]) -> Any:
     """Return T of a handler's first parameter, ``Event[T]``; ``Any`` where it says nothing."""
     parameters = list(inspect.signature(handler).parameters.values())
     if not parameters:
-        raise InvalidArgumentError(f"{handler!r}: a handler takes one event: async def handler(event: Event[Order]) -> None.")
+        raise InvalidArgumentError(
+            f"{handler!r}: a handler takes one event: async def handler(event: Event[Order]) -> None."
+        )
     annotation = resolve_hints(handler).get(parameters[0].name, Event)
     if annotation is Event or annotation is Any:
         return Any

@@ -60,7 +60,7 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     error_type: str
     error: str
     key: str = ""
-    value: msgspec.Raw = msgspec.Raw()
+    value: msgspec.Raw | None = None
 
 
 class Cursor:

@@ -12,7 +12,7 @@ from mainstem.base.codec import encode
 from mainstem.base.errors import InvalidArgumentError
 from mainstem.base.names import check_stream, is_system_stream
 from mainstem.log.contract import ABOUT, NO_HEADERS, TRACEPARENT, Record, StoredRecord
-from mainstem.trace.context import current_trace
+from mainstem.trace.context import current_trace, new_trace
 
 T = TypeVar("T")
 
@@ -85,7 +85,11 @@ def check_about(about: Iterable[str]) -> tuple[str, ...]:
     entities = tuple(dict.fromkeys((about,) if isinstance(about, str) else about))
     for entity in entities:
         kind, colon, identity = entity.partition(":")
-        if not (kind and colon and identity) or len(entity) > 255 or any(c.isspace() or not c.isprintable() for c in entity):
+        if (
+            not (kind and colon and identity)
+            or len(entity) > 255
+            or any(c.isspace() or not c.isprintable() for c in entity)
+        ):
             raise InvalidArgumentError(
                 f"about {entity!r}: expected a kind, a colon and an id without white space, such as 'order:1234', "
                 "of at most 255 characters."
@@ -117,14 +121,15 @@ def outgoing(
     """
     check_stream(stream)
     if is_system_stream(stream):
-        raise InvalidArgumentError(f"{stream!r}: streams that begin with '$' are the system's own. Nothing was published.")
+        raise InvalidArgumentError(
+            f"{stream!r}: streams that begin with '$' are the system's own. Nothing was published."
+        )
     return Outgoing(stream, encode(value), key.encode(), dict(headers), check_about(about), durable)
 
 
 def current_traceparent() -> str:
-    """Return the running code's trace context as a header, or an empty string."""
-    context = current_trace()
-    return context.traceparent if context is not None else ""
+    """Return the running code's trace context as a header; where there is none, a new trace begins with the event."""
+    return (current_trace() or new_trace()).traceparent
 
 
 def event_of(record: StoredRecord, value: T, attempt: int) -> Event[T]:

@@ -295,19 +295,17 @@ class ConsumerGroup:
                 raise
             except NotWrittenError as error:
                 # A full disk: what was handled is not lost, only handled again if the process ends before there is room.
-                _logger.error("group %s: its cursor could not be saved, trying again: %s", self._subscription.group, error)
+                _logger.error(
+                    "group %s: its cursor could not be saved, trying again: %s", self._subscription.group, error
+                )
                 await self._clock.sleep(_FULL_RETRY_S)
 
 
 def dead_letter(record: StoredRecord, attempts: int, error: Exception) -> DeadLetter:
     """Return the letter for an event that is given up."""
-    value = b""
-    if len(record.value) <= _SMALL_VALUE_BYTES:
-        try:
-            decode(record.value, msgspec.Raw)
-            value = record.value
-        except NotDecodableError:
-            value = b""  # no JSON: the letter only says where it is
+    value: msgspec.Raw | None = None
+    if len(record.value) <= _SMALL_VALUE_BYTES and _is_json(record.value):
+        value = msgspec.Raw(record.value)
     return DeadLetter(
         stream=record.stream,
         position=record.position,
@@ -315,8 +313,16 @@ def dead_letter(record: StoredRecord, attempts: int, error: Exception) -> DeadLe
         error_type=type(error).__qualname__,
         error=str(error)[:_ERROR_MAX_CHARS],
         key=record.key.decode("utf-8", "replace"),
-        value=msgspec.Raw(value),
+        value=value,
     )
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        return False
+    return True
 
 
 async def call(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -326,4 +332,3 @@ async def call(function: Callable[..., Any], *arguments: Any) -> Any:
         return await function(*arguments)
     result = await asyncio.to_thread(function, *arguments)
     return await result if isinstance(result, Awaitable) else result
-

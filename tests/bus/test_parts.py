@@ -1,0 +1,109 @@
+"""The bus's pure parts: back-off, cursor, lanes, events."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mainstem.base.codec import decode, encode
+from mainstem.base.errors import InvalidArgumentError
+from mainstem.bus import Retry
+from mainstem.bus.cursors import Cursor, CursorRecord, FailedAttempts
+from mainstem.bus.events import check_about
+from mainstem.bus.lanes import Delivery, Lanes
+from mainstem.log import StoredRecord
+
+
+def test_delays_double_up_to_the_limit() -> None:
+    """Without jitter the delays are base, twice that, and so on, at most ``max_s``."""
+    retry = Retry(base_s=1.0, max_s=5.0, jitter=0.0)
+    assert [retry.delay_s(attempt, random.Random(1)) for attempt in range(1, 6)] == [1.0, 2.0, 4.0, 5.0, 5.0]
+    assert retry.delay_s(1000, random.Random(1)) == 5.0
+
+
+@given(attempt=st.integers(1, 1000), jitter=st.floats(0, 1), seed=st.integers())
+def test_jitter_only_shortens(attempt: int, jitter: float, seed: int) -> None:
+    """Jitter takes off at most its share, and never adds."""
+    full_s = Retry(jitter=0.0).delay_s(attempt, random.Random(seed))
+    delay_s = Retry(jitter=jitter).delay_s(attempt, random.Random(seed))
+    assert full_s * (1 - jitter) <= delay_s <= full_s
+
+
+def test_only_named_errors_are_retried() -> None:
+    """``retry_on`` chooses, ``never_on`` overrules, and there is an end."""
+    retry = Retry(max_attempts=3, retry_on=(OSError,), never_on=(FileNotFoundError,))
+    assert retry.retries(OSError(), 2)
+    assert not retry.retries(OSError(), 3)
+    assert not retry.retries(ValueError(), 1)
+    assert not retry.retries(FileNotFoundError(), 1)
+    with pytest.raises(InvalidArgumentError, match="max_attempts"):
+        Retry(max_attempts=0)
+
+
+@given(st.data())
+def test_a_cursor_forgets_nothing_and_repeats_nothing(data: st.DataObject) -> None:
+    """Finished in any order and restarted anywhere: exactly the unfinished ones are to be done again."""
+    positions = sorted(data.draw(st.sets(st.integers(1, 1000), max_size=40)))
+    cursor = Cursor(CursorRecord("a", 0))
+    for position in positions:
+        assert cursor.take_in(position)
+    finished = data.draw(st.lists(st.sampled_from(positions), unique=True)) if positions else []
+    for position in finished:
+        cursor.finish(position)
+    saved = decode(encode(cursor.record()), CursorRecord)
+    again = Cursor(saved)
+    todo = [position for position in positions if position > saved.position and again.take_in(position)]
+    assert todo == [position for position in positions if position not in set(finished)]
+    assert cursor.open_count == len(todo)
+
+
+def test_a_cursor_keeps_attempts() -> None:
+    """Failed attempts are part of the record until the event is done."""
+    cursor = Cursor(CursorRecord("a", 0))
+    cursor.take_in(3)
+    cursor.fail(3, FailedAttempts(2, 99))
+    assert decode(encode(cursor.record()), CursorRecord).attempts == {3: FailedAttempts(2, 99)}
+    cursor.finish(3, dead=True)
+    assert cursor.record() == CursorRecord("a", 3, dead=1)
+
+
+def _delivery(position: int, key: str = "") -> Delivery:
+    return Delivery(StoredRecord(position, "s", 0, b"", key.encode()))
+
+
+def test_one_key_one_at_a_time() -> None:
+    """Events of a key wait for the one before; others pass them."""
+    lanes = Lanes(10)
+    first, second, other, free = _delivery(1, "k"), _delivery(2, "k"), _delivery(3, "m"), _delivery(4)
+    for delivery in (first, second, other, free):
+        lanes.add(delivery)
+    assert [lanes.take(0), lanes.take(0), lanes.take(0), lanes.take(0)] == [first, other, free, None]
+    lanes.retry(first, 100)
+    assert lanes.take(99) is None
+    assert lanes.take(100) is first
+    lanes.finish(first)
+    assert lanes.take(0) is second
+
+
+def test_no_more_at_once_than_allowed() -> None:
+    """Nothing is handed out beyond the concurrency."""
+    lanes = Lanes(2)
+    for position in range(5):
+        lanes.add(_delivery(position))
+    one, two = lanes.take(0), lanes.take(0)
+    assert lanes.take(0) is None
+    assert one is not None
+    assert two is not None
+    lanes.finish(one)
+    assert lanes.take(0) is not None
+    assert lanes.take(0) is None
+
+
+@pytest.mark.parametrize("about", [["order"], ["order:"], [":1"], ["a:b c"], ["a:\n"], [f"a:{n}" for n in range(33)]])
+def test_entities_are_checked(about: list[str]) -> None:
+    """An entity is a kind, a colon and an id without white space; 32 at most."""
+    with pytest.raises(InvalidArgumentError):
+        check_about(about)
