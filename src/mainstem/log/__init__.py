@@ -31,7 +31,6 @@ from mainstem.log.errors import (
     LogNotFoundError,
     NotWrittenError,
     PositionConflictError,
-    UnsupportedByEngineError,
 )
 
 __all__ = [
@@ -58,7 +57,6 @@ __all__ = [
     "Record",
     "StoredRecord",
     "Traits",
-    "UnsupportedByEngineError",
     "open_log",
     "open_reader",
 ]

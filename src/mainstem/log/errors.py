@@ -90,9 +90,3 @@ class LogNotFoundError(LogError):
     """There is no log in the directory."""
 
     code = "log-not-found"
-
-
-class UnsupportedByEngineError(LogError):
-    """The engine does not declare what was asked of it; nothing was done."""
-
-    code = "log-unsupported"
