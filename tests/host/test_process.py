@@ -74,7 +74,16 @@ def test_environment_is_reduced() -> None:
         del os.environ["A_SECRET"]
     names = result.stdout.decode().split()
     assert "TRACEPARENT" in names and "A_SECRET" not in names
-    assert set(names) <= {"PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT", "LC_ALL", "LC_CTYPE", "TRACEPARENT"}
+    assert set(names) <= {
+        "PATH",
+        "HOME",
+        "TMPDIR",
+        "LD_LIBRARY_PATH",
+        "SYSTEMROOT",
+        "LC_ALL",
+        "LC_CTYPE",
+        "TRACEPARENT",
+    }
 
 
 def test_on_stdout_takes_the_output() -> None:
@@ -102,7 +111,7 @@ def test_time_out() -> None:
         "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()']);"
         "print('going on', file=sys.stderr, flush=True); import signal; signal.pause()"
     )
-    with pytest.raises(ProcessTimeoutError, match="longer than 2 s and was killed. The last it said: going on"):
+    with pytest.raises(ProcessTimeoutError, match=r"longer than 2 s and was killed\. The last it said: going on"):
         python(code, timeout_s=2)
 
 
@@ -121,7 +130,7 @@ def test_cancelled() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert not Path(f"/proc/{pid}").exists()
+        assert not is_running(pid)
 
     run(scenario())
 
@@ -182,15 +191,18 @@ import asyncio, sys
 from mainstem.host import process
 {mutant}
 code = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
-asyncio.run(process.run_process([sys.executable, "-c", code], timeout_s=60, on_stdout=lambda data: print(data.decode(), flush=True)))
+asyncio.run(process.run_process([sys.executable, "-c", code], timeout_s=60, on_stdout=lambda data: print(data.decode(),
+flush=True)))
 """
 
 
 def child_after_kill(tmp_path: Path, mutant: str = "") -> int | None:
-    """Kill a parent with SIGKILL; return its child's pid if that lives on, ``None`` if it is gone within two seconds."""
+    """Kill a parent with SIGKILL; return its child's pid, or ``None`` if that is gone within two seconds."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     arguments = [PYTHON, "-c", PARENT.format(mutant=mutant)]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=tmp_path, env=environment) as parent:
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=tmp_path, env=environment
+    ) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         assert child in children_of(os.getpid())
@@ -248,7 +260,9 @@ def test_many_at_once() -> None:
     """Many processes side by side do not mix their outputs."""
 
     async def scenario() -> None:
-        results = await asyncio.gather(*(run_process([PYTHON, "-c", f"print({number})"], timeout_s=30) for number in range(8)))
+        results = await asyncio.gather(
+            *(run_process([PYTHON, "-c", f"print({number})"], timeout_s=30) for number in range(8))
+        )
         assert [int(result.stdout) for result in results] == list(range(8))
         await until(lambda: not any("-c" in line for line in children_of(os.getpid()).values()))
 

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
             resource.setrlimit(kind, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        os.execv(program[0], program)
+        os.execv(program[0], program)  # noqa: S606 (an argument list, which is the point)
     except OSError as error:
         os.write(2, f"{program[0]} cannot be executed: {error.strerror}\n".encode())
         os._exit(_EXIT_CANNOT_EXECUTE)

@@ -107,10 +107,7 @@ async def run_process(
         ProcessTimeoutError: It ran longer than ``timeout_s``; it was killed.
         ProcessOutputError: It wrote more than ``stdout_max_bytes``; it was killed.
     """
-    program = shutil.which(str(argv[0]))
-    if program is None:
-        raise ProcessNotStartedError(str(argv[0]), "no such program, or it may not be executed")
-    program = str(Path(program).absolute())
+    program = _find(str(argv[0]))
     limits = [str(os.getpid()), str(math.ceil(cpu_max_s)), str(address_space_max_bytes), str(file_size_max_bytes)]
     started_s = time.monotonic()
     try:
@@ -142,6 +139,14 @@ async def run_process(
         stderr=bytes(output.stderr),
         duration_s=time.monotonic() - started_s,
     )
+
+
+def _find(name: str) -> str:
+    """Return a program's absolute path: the child may have another working directory."""
+    found = shutil.which(name)
+    if found is None:
+        raise ProcessNotStartedError(name, "no such program, or it may not be executed")
+    return os.path.abspath(found)
 
 
 class _Output:

@@ -1,4 +1,5 @@
-"""An application with the media service, as a program: python application.py DIRECTORY [SOURCE]. Ends when told to on standard input.
+"""An application with the media service, as a program: python application.py DIRECTORY [SOURCE]. Ends when told to on
+standard input.
 
 With a SOURCE, it is published as an upload with the id ``upload-1``.
 """
@@ -20,8 +21,15 @@ async def main(directory: Path, source: Path | None) -> None:
     ms = Mainstem(directory, services=[Media(workers=WORKERS, preset="slower")])
     async with ms:
         if source is not None:
-            blob = await ms.blobs.put_bytes(source.read_bytes())
-            upload = {"upload_id": "upload-1", "blob": blob, "size_bytes": 1, "filename": "clip.mp4", "content_type": "", "metadata": {}}
+            blob = await ms.blobs.put_bytes(await asyncio.to_thread(source.read_bytes))
+            upload = {
+                "upload_id": "upload-1",
+                "blob": blob,
+                "size_bytes": 1,
+                "filename": "clip.mp4",
+                "content_type": "",
+                "metadata": {},
+            }
             await ms.publish("upload.completed", upload, about=["upload:upload-1"])
         print("running", flush=True)
         await asyncio.to_thread(sys.stdin.read)

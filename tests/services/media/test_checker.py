@@ -28,7 +28,8 @@ def stock(clips: Clips, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("stock")
     video = ["-c:v", "libx264", "-preset", "ultrafast", "-g", "50", "-keyint_min", "50", "-sc_threshold", "0"]
     ffmpeg(
-        "-i", clips.get("plain.mp4"), "-map", "0:v", "-map", "0:v", "-map", "0:a", *video, "-b:v:0", "300k", "-b:v:1", "100k",
+        "-i", clips.get("plain.mp4"), "-map", "0:v", "-map", "0:v", "-map", "0:a", *video,
+        "-b:v:0", "300k", "-b:v:1", "100k",
         "-c:a", "aac", "-f", "hls", "-hls_time", "1", "-hls_segment_type", "fmp4", "-master_pl_name", "main.m3u8",
         "-var_stream_map", "v:0,agroup:sound v:1,agroup:sound a:0,agroup:sound", directory / "%v.m3u8",
     )  # fmt: skip
@@ -36,15 +37,19 @@ def stock(clips: Clips, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_stock_ffmpeg(stock: Path) -> None:
-    """Stock ffmpeg's HLS lacks I-frame playlists, FRAME-RATE, LANGUAGE, VOD and honest bandwidths, and the checker says so."""
+    """Stock ffmpeg's HLS lacks I-frame playlists, FRAME-RATE, LANGUAGE, VOD and honest bandwidths, and the checker says
+    so.
+    """
     findings = check_video(directory_resolver(stock))
     print(*findings, sep="\n")  # for who runs it with -rP
-    assert {"6.1", "8.2", "8.6", "8.10", "9.13", "9.15", "1.26", "1.27"} <= rules([one for one in findings if one.level == "must"])
+    assert {"6.1", "8.2", "8.6", "8.10", "9.13", "9.15", "1.26", "1.27"} <= rules(
+        [one for one in findings if one.level == "must"]
+    )
     assert all(str(finding).count(finding.rule) for finding in findings)
 
 
 def changed(video: Published, name_part: str, old: str, new: str) -> Resolver:
-    """Return a resolver in which one text is replaced in every playlist that contains it (or in ``main.m3u8`` alone)."""
+    """Return a resolver that replaces one text in every playlist whose name contains a part."""
     original = directory_resolver(video.directory)
 
     def resolve(uri: str) -> bytes:

@@ -80,7 +80,16 @@ def test_playlists_are_compressed() -> None:
 
 @pytest.mark.parametrize(
     ("header", "accepted"),
-    [("gzip", True), ("br;q=1, gzip;q=0.5", True), ("*", True), ("gzip;q=0", False), ("", False), ("identity", False), ("gzip;q=1.1.1", False), ("xgzip", False)],
+    [
+        ("gzip", True),
+        ("br;q=1, gzip;q=0.5", True),
+        ("*", True),
+        ("gzip;q=0", False),
+        ("", False),
+        ("identity", False),
+        ("gzip;q=1.1.1", False),
+        ("xgzip", False),
+    ],
 )
 def test_accept_encoding(header: str, accepted: bool) -> None:
     """``Accept-Encoding`` is understood, weights included."""

@@ -97,7 +97,9 @@ def test_moving_a_narrow_time() -> None:
 
 
 def test_last_duration() -> None:
-    """The last sample's duration is replaced where samples have their own; where they have none, only the default is possible."""
+    """The last sample's duration is replaced where samples have their own; where they have none, only the default is
+    possible.
+    """
     moved = mp4.move_fragment(fragment_bytes(), sequence_number=1, decode_time_shift=0, last_duration=33)
     assert [one.duration for one in mp4.read_fragments(moved)[0].samples] == [10, 33]
     shared = fragment_bytes(own_durations=False)

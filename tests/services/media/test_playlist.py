@@ -54,15 +54,25 @@ def test_iframe_playlist() -> None:
 def test_multivariant_playlist() -> None:
     """The multivariant playlist declares what was measured, with the sound added to each variant."""
     video = Variant(
-        uri="v.m3u8", iframe_uri="i.m3u8", track=track(6000, 12000), width=1280, height=720, frame_rate=Fraction(30000, 1001)
+        uri="v.m3u8",
+        iframe_uri="i.m3u8",
+        track=track(6000, 12000),
+        width=1280,
+        height=720,
+        frame_rate=Fraction(30000, 1001),
     )
     sound = AudioRendition(uri="a.m3u8", track=track(600, 600, codec="mp4a.40.2"), language="en", channels=2)
     text = multivariant_playlist([video], sound)
     assert 'LANGUAGE="en"' in text and 'CHANNELS="2"' in text and "#EXT-X-INDEPENDENT-SEGMENTS\n" in text
     assert "BANDWIDTH=16800,AVERAGE-BANDWIDTH=12800," in text  # 16000 + 800 and 12000 + 800
-    assert 'CODECS="avc1.64001f,mp4a.40.2",RESOLUTION=1280x720,FRAME-RATE=29.970,VIDEO-RANGE=SDR,AUDIO="sound"\nv.m3u8\n' in text
+    assert (
+        'CODECS="avc1.64001f,mp4a.40.2",RESOLUTION=1280x720,FRAME-RATE=29.970,VIDEO-RANGE=SDR,AUDIO="sound"\nv.m3u8\n'
+        in text
+    )
     silent = multivariant_playlist([video], None)
-    assert "EXT-X-MEDIA" not in silent and "AUDIO=" not in silent and "BANDWIDTH=16000,AVERAGE-BANDWIDTH=12000," in silent
+    assert (
+        "EXT-X-MEDIA" not in silent and "AUDIO=" not in silent and "BANDWIDTH=16000,AVERAGE-BANDWIDTH=12000," in silent
+    )
 
 
 def test_peak_is_over_half_to_one_and_a_half_targets() -> None:
@@ -88,11 +98,17 @@ def test_iframe_bandwidths() -> None:
 
 def test_another_parser_agrees() -> None:
     """A parser that others wrote reads the same from the playlists."""
-    video = Variant(uri="v.m3u8", iframe_uri="i.m3u8", track=track(6000, 12000), width=1280, height=720, frame_rate=Fraction(25))
+    video = Variant(
+        uri="v.m3u8", iframe_uri="i.m3u8", track=track(6000, 12000), width=1280, height=720, frame_rate=Fraction(25)
+    )
     sound = AudioRendition(uri="a.m3u8", track=track(600, codec="mp4a.40.2"), language="und", channels=1)
     main = m3u8.loads(multivariant_playlist([video], sound))
     [variant] = main.playlists
-    assert (variant.uri, variant.stream_info.resolution, variant.stream_info.frame_rate) == ("v.m3u8", (1280, 720), 25.0)
+    assert (variant.uri, variant.stream_info.resolution, variant.stream_info.frame_rate) == (
+        "v.m3u8",
+        (1280, 720),
+        25.0,
+    )
     assert [one.uri for one in main.iframe_playlists] == ["i.m3u8"] and main.media[0].language == "und"
     media = m3u8.loads(media_playlist(video.track))
     assert media.is_endlist and media.playlist_type == "vod" and [one.duration for one in media.segments] == [6.0, 6.0]
@@ -104,7 +120,10 @@ def test_reading_what_was_written() -> None:
     """Our own parser reads the same as well."""
     playlist = parse.parse_media(media_playlist(track(100, 200)).encode())
     assert playlist.map_uri == "init.mp4"
-    assert [(one.uri, one.duration_s, one.range) for one in playlist.entries] == [("0.m4s", 6.0, None), ("1.m4s", 6.0, None)]
+    assert [(one.uri, one.duration_s, one.range) for one in playlist.entries] == [
+        ("0.m4s", 6.0, None),
+        ("1.m4s", 6.0, None),
+    ]
     frames = parse.parse_media(iframe_playlist(track(100)).encode())
     assert [one.range for one in frames.entries] == [(1000, 0), (500, 4000)]
 
@@ -126,7 +145,14 @@ def test_attributes() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"#EXTINF:1,\na", b"#EXTM3U\n\xff", b"#EXTM3U\na.m4s\n", b"#EXTM3U\n#EXTINF:x,\na.m4s\n", b"#EXTM3U\n" + bytes(17 << 20)],
+    [
+        b"",
+        b"#EXTINF:1,\na",
+        b"#EXTM3U\n\xff",
+        b"#EXTM3U\na.m4s\n",
+        b"#EXTM3U\n#EXTINF:x,\na.m4s\n",
+        b"#EXTM3U\n" + bytes(17 << 20),
+    ],
     ids=["empty", "no head", "not UTF-8", "no EXTINF", "no number", "too large"],
 )
 def test_malformed_playlists(data: bytes) -> None:

@@ -68,10 +68,7 @@ def test_variable_rate_keeps_every_time(published: Callable[[str], Published]) -
     video = published("variable_rate.mp4")
     kept = [n for n in range(50) if n % 3 and not 30 <= n <= 39]
     rendition = video.plan.renditions[0].name
-    sources = [
-        (file, video.plan.chunks[index].start)
-        for index, file in enumerate(_work_files(video, rendition))
-    ]
+    sources = [(file, video.plan.chunks[index].start) for index, file in enumerate(_work_files(video, rendition))]
     joiner = Joiner(video.work, sources)
     assert sum((piece.duration for piece in joiner.pieces()), Fraction(0)) == Fraction(video.plan.duration, 12800)
     assert not video.plan.timing.is_constant and video.plan.frames == len(kept)
@@ -91,13 +88,33 @@ def work_file(directory: Path, name: str) -> WorkFile:
 def test_sound_is_in_step(published: Callable[[str], Published]) -> None:
     """A click one second into the pictures, in sound that begins half a second late, is heard at one second."""
     video = published("late_sound.mkv")
-    [sound] = [one for one in video.manifest.files.values() if one.content_type == "audio/mp4" and one.size_bytes < 1500]
+    [sound] = [
+        one for one in video.manifest.files.values() if one.content_type == "audio/mp4" and one.size_bytes < 1500
+    ]
     playlist = next(
-        name for name in video.manifest.files if name.endswith(".m3u8") and b"#EXT-X-MAP" in (video.directory / name).read_bytes()
+        name
+        for name in video.manifest.files
+        if name.endswith(".m3u8")
+        and b"#EXT-X-MAP" in (video.directory / name).read_bytes()
         and sound.sha256.encode() in (video.directory / name).read_bytes()
     )
-    command = [str(find_ffmpeg()), "-v", "error", "-allowed_extensions", "m3u8,m4s,mp4", "-i", playlist, "-f", "s16le", "-ac", "1", "-"]
-    samples = array.array("h", subprocess.run(command, cwd=video.directory, capture_output=True, check=True, timeout=60).stdout)
+    command = [
+        str(find_ffmpeg()),
+        "-v",
+        "error",
+        "-allowed_extensions",
+        "m3u8,m4s,mp4",
+        "-i",
+        playlist,
+        "-f",
+        "s16le",
+        "-ac",
+        "1",
+        "-",
+    ]
+    samples = array.array(
+        "h", subprocess.run(command, cwd=video.directory, capture_output=True, check=True, timeout=60).stdout
+    )
     loud = [number for number, sample in enumerate(samples) if abs(sample) > 8000]
     assert abs(loud[0] / 48000 - 1.0) < 0.005
     assert abs(len(samples) / 48000 - 2.0) < 0.03
@@ -120,7 +137,9 @@ def test_names_are_content(published: Callable[[str], Published]) -> None:
         assert (video.directory / name).stat().st_size == file.size_bytes
 
 
-def test_a_chunk_encoded_again_has_the_same_bytes(clips: Clips, published: Callable[[str], Published], tmp_path: Path) -> None:
+def test_a_chunk_encoded_again_has_the_same_bytes(
+    clips: Clips, published: Callable[[str], Published], tmp_path: Path
+) -> None:
     """Encoding a chunk, or the sound, a second time gives the same bytes."""
     video = published("plain.mp4")
     plan = video.plan
@@ -131,11 +150,15 @@ def test_a_chunk_encoded_again_has_the_same_bytes(clips: Clips, published: Calla
     assert plan.audio is not None
     sound = run(encode_audio(encoder, plan.picture.demuxer, plan.audio))
     assert (encoder.work / sound.name).read_bytes() == (video.work / sound.name).read_bytes()
-    assert sorted(path.name for path in encoder.work.iterdir()) == sorted([sound.name, *(file.name for file in result.files)])
+    assert sorted(path.name for path in encoder.work.iterdir()) == sorted(
+        [sound.name, *(file.name for file in result.files)]
+    )
 
 
 def test_a_seek_that_misses_is_made_up_for(clips: Clips, published: Callable[[str], Published], tmp_path: Path) -> None:
-    """When reading begins behind the first wanted frame, the chunk is read again from further back, at last from the beginning."""
+    """When reading begins behind the first wanted frame, the chunk is read again from further back, at last from the
+    beginning.
+    """
     plan = published("open_groups.mkv").plan
     encoder = encoder_for(clips.get("open_groups.mkv"), tmp_path / "work")
     chunk = plan.chunks[1]

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,16 @@ from mainstem.flow import RunFailedError
 from mainstem.flow.journal import JournalEntry, StepCompleted, StepStarted
 from mainstem.host.disk import SystemDisk
 from mainstem.log import open_reader
-from mainstem.services.media import Limits, Manifest, Media, VideoReady, VideoRefused, check_delivery, materialise, verify_video
+from mainstem.services.media import (
+    Limits,
+    Manifest,
+    Media,
+    VideoReady,
+    VideoRefused,
+    check_delivery,
+    materialise,
+    verify_video,
+)
 from mainstem.services.media.errors import MediaError, VideoNotFoundError
 from mainstem.services.media.records import ChunkEncoded, Planned, Progress, SoundEncoded
 from tests.services.media.application import WORKERS
@@ -46,8 +54,15 @@ class Outcome(msgspec.Struct):
 
 async def upload(ms: Mainstem, source: Path, *, upload_id: str = "upload-1", filename: str = "clip.mp4") -> str:
     """Publish a file as a completed upload; return the run's id."""
-    blob = await ms.blobs.put_bytes(source.read_bytes())
-    value = {"upload_id": upload_id, "blob": blob, "size_bytes": 1, "filename": filename, "content_type": "x/y", "metadata": {}}
+    blob = await ms.blobs.put_bytes(await asyncio.to_thread(source.read_bytes))
+    value = {
+        "upload_id": upload_id,
+        "blob": blob,
+        "size_bytes": 1,
+        "filename": filename,
+        "content_type": "x/y",
+        "metadata": {},
+    }
     position = await ms.publish("upload.completed", value, about=[f"upload:{upload_id}"])
     return f"video-{position}"
 
@@ -63,10 +78,15 @@ async def outcome_of(ms: Mainstem, upload_id: str = "upload-1") -> Outcome:
     ours = [record for record in records if record.stream.startswith(("video.", "$media.", "upload.", "$run."))]
     return Outcome(
         events={
-            kind: [msgspec.json.decode(one.value) for one in records if one.stream == kind] for kind in ("video.ready", "video.refused")
+            kind: [msgspec.json.decode(one.value) for one in records if one.stream == kind]
+            for kind in ("video.ready", "video.refused")
         },
-        progress=[msgspec.json.decode(one.value, type=Progress) for one in records if one.stream == f"$media.{upload_id}"],
-        trace_ids={record.headers.get("traceparent", "")[3:35] for record in ours if record.stream != "upload.completed"},
+        progress=[
+            msgspec.json.decode(one.value, type=Progress) for one in records if one.stream == f"$media.{upload_id}"
+        ],
+        trace_ids={
+            record.headers.get("traceparent", "")[3:35] for record in ours if record.stream != "upload.completed"
+        },
         about=next((one.headers["about"] for one in records if one.stream.startswith("video.")), ""),
     )
 
@@ -85,7 +105,9 @@ def left_over(directory: Path) -> list[str]:
 
 
 def test_ready(clips: Clips, tmp_path: Path) -> None:
-    """A good upload gives one ``video.ready``, about upload and video, in one trace; progress tells each chunk; no work file remains."""
+    """A good upload gives one ``video.ready``, about upload and video, in one trace; progress tells each chunk; no work
+    file remains.
+    """
     outcome = run(process(tmp_path / "data", clips.get("plain.mp4")))
     [ready] = outcome.events["video.ready"]
     video = msgspec.convert(ready, VideoReady)
@@ -184,7 +206,9 @@ def test_two_videos_of_one_source(clips: Clips, tmp_path: Path) -> None:
 
 
 def test_serving(clips: Clips, tmp_path: Path) -> None:
-    """A video is served only once it is ready: playlists compressed, segments with ranges, for ever; anything else is 404."""
+    """A video is served only once it is ready: playlists compressed, segments with ranges, for ever; anything else is
+    404.
+    """
 
     async def scenario() -> None:
         media = Media(workers=2, preset="ultrafast")
@@ -225,23 +249,24 @@ def test_library_after_a_restart(clips: Clips, tmp_path: Path) -> None:
     """After a restart the videos are still there; what is no video of ours in ``video.ready`` is passed over."""
 
     async def scenario() -> None:
-        for start in range(2):
-            media = Media(workers=2, preset="ultrafast")
-            ms = Mainstem(tmp_path / "data", services=[media])
-            async with ms:
-                if start == 0:
-                    await ms.publish("video.ready", {"something": "else"})
-                    await result_of(ms, await upload(ms, clips.get("tiny.mp4")))
-                    await until(lambda library=media.library: "upload-1" in library)
-                manifest = await media.library.manifest("upload-1")
-                assert manifest.frames == 20 and len(media.library) == 1
-                assert await media.library.manifest("upload-1") is manifest
+        media = Media(workers=2, preset="ultrafast")
+        async with Mainstem(tmp_path / "data", services=[media]) as ms:
+            await ms.publish("video.ready", {"something": "else"})
+            await result_of(ms, await upload(ms, clips.get("tiny.mp4")))
+            await until(lambda: "upload-1" in media.library)
+        again = Media(workers=2, preset="ultrafast")
+        async with Mainstem(tmp_path / "data", services=[again]):
+            manifest = await again.library.manifest("upload-1")
+            assert manifest.frames == 20 and len(again.library) == 1
+            assert await again.library.manifest("upload-1") is manifest
 
     run(scenario())
 
 
 def test_sweep(tmp_path: Path) -> None:
-    """At the start, work directories of finished and of long abandoned videos go, and what encoders left unfinished in others."""
+    """At the start, work directories of finished and of long abandoned videos go, and what encoders left unfinished in
+    others.
+    """
     work = tmp_path / "data/services/media"
     for name in ("refused", "abandoned", "under-way/unfinished-x"):
         (work / name).mkdir(parents=True)
@@ -263,7 +288,7 @@ def test_misuse(tmp_path: Path) -> None:
     """Numbers and presets out of range are refused; a service that does not run says so."""
     for wrong in ({"workers": 0}, {"videos_at_once": 0}, {"preset": "placebo; rm"}):
         with pytest.raises(InvalidArgumentError, match=next(iter(wrong))):
-            Media(**wrong)  # type: ignore[arg-type]
+            Media(**wrong)
     media = Media()
     assert media.name == "media" and media.workers >= 1 and "Media" in repr(media) and len(media.panels()) == 1
     with pytest.raises(MediaError, match="not running"):
@@ -303,7 +328,9 @@ def test_kill_in_mid_encode(clips: Clips, tmp_path: Path) -> None:
         state = chunk_steps(await entries_of(directory))
         return state if state.done and state.begun - state.done else None
 
-    with subprocess.Popen([*program, str(source)], cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+    with subprocess.Popen(
+        [*program, str(source)], cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as first:
         assert first.stdout is not None and first.stdout.readline() == b"running\n"
         run(until(killed_state, 60.0, what="a finished and a begun chunk"))
         children = children_of(first.pid)

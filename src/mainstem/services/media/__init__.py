@@ -12,13 +12,14 @@
     async def announce(event):
         print("watch it at /mainstem/" + event.value["playlist"])
 
-The map: ``probe.py`` looks at a source in a child process and finds ``source.py``'s facts; ``plan.py`` decides what is made of them;
-``encode.py`` writes ffmpeg's arguments, ``chunks.py`` runs it and checks what came out; ``mp4.py`` reads and moves fragments;
-``package.py`` joins, measures and names them, ``playlist.py`` writes the playlists; ``work.py`` is the durable workflow around these,
-``service.py`` and ``delivery.py`` serve the result, ``library.py`` knows what is published; ``checker.py`` (with ``parse.py``) and
-``verify.py`` look at the result with fresh eyes.
+The map: ``probe.py`` looks at a source in a child process and finds ``source.py``'s facts; ``plan.py`` decides what is
+made of them; ``encode.py`` writes ffmpeg's arguments, ``chunks.py`` runs it and checks what came out; ``mp4.py`` reads
+and moves fragments; ``package.py`` joins, measures and names them, ``playlist.py`` writes the playlists; ``work.py`` is
+the durable workflow around these, ``service.py`` and ``delivery.py`` serve the result, ``library.py`` knows what is
+published; ``checker.py`` (with ``parse.py``) and ``verify.py`` look at the result with fresh eyes.
 
-Needs the extra ``media`` (PyAV for probing, an ffmpeg binary that is under the GPL), or PyAV and an ffmpeg of the system.
+Needs the extra ``media`` (PyAV for probing, an ffmpeg binary that is under the GPL), or PyAV and an ffmpeg of the
+system.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first used: the probe's child process imports this package and needs none of them."""
+    """Import a public name when it is first used: the probe's child process imports this package and needs none of
+    them.
+    """
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"{__name__}.{home}"), name)

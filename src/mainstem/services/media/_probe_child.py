@@ -1,15 +1,16 @@
-"""Look at one media file and say what it is: a program of its own, because hostile files are meant to kill what reads them.
+"""Look at one media file and say what it is: a program of its own, because hostile files are meant to kill what reads
+them.
 
-Run as ``python -m mainstem.services.media._probe_child PATH``; the limits come as JSON on standard input. The answer goes to
-standard output: one JSON object, :class:`~mainstem.services.media.source.SourceFacts` or
-:class:`~mainstem.services.media.source.Refusal`. Only the file itself is ever opened: containers that refer to other files or
-addresses (playlists, concatenations) are not in the list of formats.
+Run as ``python -m mainstem.services.media._probe_child PATH``; the limits come as JSON on standard input. The answer
+goes to standard output: one JSON object, :class:`~mainstem.services.media.source.SourceFacts` or
+:class:`~mainstem.services.media.source.Refusal`. Only the file itself is ever opened: containers that refer to other
+files or addresses (playlists, concatenations) are not in the list of formats.
 """
 
 from __future__ import annotations
 
-import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import av
@@ -70,13 +71,15 @@ def main() -> None:
 
 def probe(path: str, limits: Limits) -> SourceFacts:
     """Return the facts of a file, or raise with the refusal."""
-    if os.path.getsize(path) == 0:
+    if Path(path).stat().st_size == 0:
         raise _refused("empty", "The file is empty: it has no bytes at all.")
     container = _open(path)
     with container:
         streams_count = len(container.streams)
         if streams_count > limits.streams_max:
-            raise _refused("too_many_streams", f"The file has {streams_count} streams; at most {limits.streams_max} are accepted.")
+            raise _refused(
+                "too_many_streams", f"The file has {streams_count} streams; at most {limits.streams_max} are accepted."
+            )
         video = _choose_video(container, limits)
         frames = _Frames(limits)
         try:
@@ -98,7 +101,7 @@ def _open(path: str) -> Any:
     try:
         return av.open(f"file:{path}", options=options)
     except (av.error.FFmpegError, ValueError) as error:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             begins_as_mp4 = file.read(12)[4:8] == b"ftyp"
         if begins_as_mp4:
             raise _refused("truncated", "The file begins as MP4 but has no index (moov): it is incomplete.") from None
@@ -114,10 +117,14 @@ def _choose_video(container: Any, limits: Limits) -> Any:
     video = max(videos, key=lambda stream: stream.codec_context.width * stream.codec_context.height)
     width, height = video.codec_context.width, video.codec_context.height
     if width * height > limits.pixels_max:
-        raise _refused("too_large", f"The video has {width} × {height} pixels; at most {limits.pixels_max:,} are accepted.")
+        raise _refused(
+            "too_large", f"The video has {width} × {height} pixels; at most {limits.pixels_max:,} are accepted."
+        )
     seconds = float((container.duration or 0) / av.time_base)
     if seconds > limits.duration_max_s:
-        raise _refused("too_long", f"The video lasts {seconds:.0f} s; at most {limits.duration_max_s:.0f} s are accepted.")
+        raise _refused(
+            "too_long", f"The video lasts {seconds:.0f} s; at most {limits.duration_max_s:.0f} s are accepted."
+        )
     return video
 
 
@@ -160,17 +167,22 @@ def _gather_decoded(container: Any, video: Any, frames: _Frames) -> None:
 
 
 def _packets_are_frames(format_name: str, frames: _Frames) -> bool:
-    return format_name.startswith(_WITH_INDEX) and _NO_TIME not in frames.times and len(set(frames.times)) == len(frames.times)
+    return (
+        format_name.startswith(_WITH_INDEX)
+        and _NO_TIME not in frames.times
+        and len(set(frames.times)) == len(frames.times)
+    )
 
 
 def _refuse_missing_bytes(path: str, video: Any) -> None:
     """Refuse a file that ends before the bytes that its own index names."""
-    size_bytes = os.path.getsize(path)
+    size_bytes = Path(path).stat().st_size
     ends = [entry.pos + entry.size for entry in video.index_entries]
     missing = sum(1 for end in ends if end > size_bytes)
     if missing:
         raise _refused(
-            "truncated", f"The file ends at byte {size_bytes:,}, before {missing} of the {len(ends)} frames that its index names."
+            "truncated",
+            f"The file ends at byte {size_bytes:,}, before {missing} of the {len(ends)} frames that its index names.",
         )
 
 
@@ -178,7 +190,9 @@ def _facts(container: Any, video: Any, first: Any, frames: _Frames, limits: Limi
     times = sorted(frames.times)
     seconds = float((times[-1] - times[0]) * video.time_base)
     if seconds > limits.duration_max_s:
-        raise _refused("too_long", f"The video lasts {seconds:.0f} s; at most {limits.duration_max_s:.0f} s are accepted.")
+        raise _refused(
+            "too_long", f"The video lasts {seconds:.0f} s; at most {limits.duration_max_s:.0f} s are accepted."
+        )
     audio = next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
     aspect = video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio
     rates = [video.average_rate, video.guessed_rate, video.base_rate]

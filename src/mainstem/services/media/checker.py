@@ -1,8 +1,10 @@
-"""Checking a published video against Apple's "HLS Authoring Specification for Apple Devices" (numbers as of 2025) and RFC 8216.
+"""Checking a published video against Apple's "HLS Authoring Specification for Apple Devices" (numbers as of 2025) and
+RFC 8216.
 
-Everything is measured from the segments' bytes; nothing that a playlist declares is believed. Each finding cites its rule, by
-Apple's number (``"6.1"``) or the section of the RFC (``"RFC 8216 4.3.2.1"``). Segments must be fragmented MP4 with one track each.
-Rule 10.1 (playlists are delivered with gzip) is about the server, so :func:`check_delivery` has it.
+Everything is measured from the segments' bytes; nothing that a playlist declares is believed. Each finding cites its
+rule, by Apple's number (``"6.1"``) or the section of the RFC (``"RFC 8216 4.3.2.1"``). Segments must be fragmented MP4
+with one track each. Rule 10.1 (playlists are delivered with gzip) is about the server, so :func:`check_delivery` has
+it.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -52,7 +55,9 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class MeasuredSegment(msgspec.Struct, frozen=True):
-    """A segment, measured: bytes, exact seconds, its start, frames, times of its IDR pictures, all in seconds from the track's start."""
+    """A segment, measured: bytes, exact seconds, its start, frames, times of its IDR pictures, all in seconds from the
+    track's start.
+    """
 
     uri: str
     size_bytes: int
@@ -143,7 +148,10 @@ def check_video(resolve: Resolver, uri: str = "main.m3u8") -> list[Finding]:
         return check.findings
     check.must("9.9", uri, len(playlist.variants) > 1, "there is only one bit rate.")
     check.should("9.11", uri, "EXT-X-INDEPENDENT-SEGMENTS" in playlist.tags, "EXT-X-INDEPENDENT-SEGMENTS is missing.")
-    muxed = any("mp4a" in stream.attributes.get("CODECS", "") and "AUDIO" not in stream.attributes for stream in playlist.variants)
+    muxed = any(
+        "mp4a" in stream.attributes.get("CODECS", "") and "AUDIO" not in stream.attributes
+        for stream in playlist.variants
+    )
     check.should("9.5", uri, not muxed, "the sound is not apart from the pictures.")
     sounds = _measure_sounds(check, uri, playlist)
     variants = [(stream, _measure(check, stream.uri)) for stream in playlist.variants]
@@ -151,7 +159,9 @@ def check_video(resolve: Resolver, uri: str = "main.m3u8") -> list[Finding]:
         if track is not None:
             _check_variant(check, uri, stream, track, sounds)
     _check_iframes(check, uri, playlist, [track for _stream, track in variants if track is not None])
-    _check_alignment(check, uri, [track for _stream, track in variants if track is not None and track.track.kind == "video"])
+    _check_alignment(
+        check, uri, [track for _stream, track in variants if track is not None and track.track.kind == "video"]
+    )
     return check.findings
 
 
@@ -258,26 +268,48 @@ def _check_segments(check: _Check, measured: MeasuredTrack) -> None:
         where = f"{uri} → {segment.uri}"
         seconds = float(segment.duration)
         check.must("7.4", where, segment.begins_with_idr, "the segment does not begin with an IDR picture.")
-        check.must("7.7", where, seconds <= target + _SEGMENT_EXCESS_S, f"it lasts {seconds:.3f} s, the target is {target} s.")
         check.must(
-            "RFC 8216 4.3.3.1", where, math.floor(entry.duration_s + 0.5) <= target, f"EXTINF {entry.duration_s} exceeds {target}."
+            "7.7", where, seconds <= target + _SEGMENT_EXCESS_S, f"it lasts {seconds:.3f} s, the target is {target} s."
+        )
+        check.must(
+            "RFC 8216 4.3.3.1",
+            where,
+            math.floor(entry.duration_s + 0.5) <= target,
+            f"EXTINF {entry.duration_s} exceeds {target}.",
         )
         declared_sum += entry.duration_s
         measured_sum += seconds
         off = abs(declared_sum - measured_sum)
-        check.must("8.1", where, off <= frame_s, f"up to here EXTINF adds up to {declared_sum:.3f} s, frames to {measured_sum:.3f} s.")
+        check.must(
+            "8.1",
+            where,
+            off <= frame_s,
+            f"up to here EXTINF adds up to {declared_sum:.3f} s, frames to {measured_sum:.3f} s.",
+        )
         gap = abs(float(segment.start - expected_start))
         check.must("7.3", where, gap <= frame_s, f"it begins {gap:.3f} s away from the end of the segment before.")
         expected_start = segment.start + segment.duration
-    check.should("7.5", uri, len(segments) == 1 or target == _TARGET_S, f"the target duration is {target} s, not {_TARGET_S}.")
+    check.should(
+        "7.5", uri, len(segments) == 1 or target == _TARGET_S, f"the target duration is {target} s, not {_TARGET_S}."
+    )
     times = [time for segment in segments for time in segment.idr_times]
     times.append(segments[0].start + measured.duration)
     if measured.track.kind == "video":
-        longest = max((float(after - before) for before, after in zip(times, times[1:], strict=False)), default=0.0)
+        longest = max((float(after - before) for before, after in pairwise(times)), default=0.0)
         allowed = _IDR_DISTANCE_S + frame_s
-        check.should("1.13", uri, longest <= allowed, f"IDR pictures are up to {longest:.3f} s apart, not {_IDR_DISTANCE_S:.0f} s.")
+        check.should(
+            "1.13",
+            uri,
+            longest <= allowed,
+            f"IDR pictures are up to {longest:.3f} s apart, not {_IDR_DISTANCE_S:.0f} s.",
+        )
     peak, average = measured.measured_peak_bps, measured.average_bps
-    check.should("1.30", uri, peak <= 2 * average, f"the peak, {peak:.0f} bit/s, is over 200 % of the average, {average:.0f} bit/s.")
+    check.should(
+        "1.30",
+        uri,
+        peak <= 2 * average,
+        f"the peak, {peak:.0f} bit/s, is over 200 % of the average, {average:.0f} bit/s.",
+    )
 
 
 def _check_variant(
@@ -289,7 +321,12 @@ def _check_variant(
     codecs = {codec.strip() for codec in unquote(attributes.get("CODECS", "")).split(",") if codec.strip()}
     expected = {track.track.codec, *(sound.track.codec for sound in group)}
     check.must("9.1", where, codecs, "CODECS is missing.")
-    check.must("9.1", where, not codecs or codecs == expected, f"CODECS are {sorted(codecs)}, the segments' {sorted(expected)}.")
+    check.must(
+        "9.1",
+        where,
+        not codecs or codecs == expected,
+        f"CODECS are {sorted(codecs)}, the segments' {sorted(expected)}.",
+    )
     _check_bandwidth(check, where, attributes, track, group)
     if track.track.kind == "video":
         _check_pictures(check, where, attributes, track)
@@ -300,12 +337,21 @@ def _check_variant(
 def _check_pictures(check: _Check, where: str, attributes: Mapping[str, str], track: MeasuredTrack) -> None:
     resolution = f"{track.track.width}x{track.track.height}"
     declared = attributes.get("RESOLUTION", "")
-    check.must("9.2", where, declared == resolution, f"RESOLUTION is {declared or 'missing'}, the segments' is {resolution}.")
+    check.must(
+        "9.2", where, declared == resolution, f"RESOLUTION is {declared or 'missing'}, the segments' is {resolution}."
+    )
     rate = 1 / track.frame_s
     declared_rate = _number(attributes.get("FRAME-RATE", ""))
     if check.must("9.15", where, declared_rate is not None, "FRAME-RATE is missing.") and declared_rate is not None:
-        check.must("9.15", where, abs(declared_rate - rate) <= 0.01 * rate, f"FRAME-RATE is {declared_rate}, measured {rate:.3f}.")
-    check.must("1.19", where, rate <= _FRAME_RATE_MAX + 0.01, f"{rate:.3f} frames a second are more than {_FRAME_RATE_MAX}.")
+        check.must(
+            "9.15",
+            where,
+            abs(declared_rate - rate) <= 0.01 * rate,
+            f"FRAME-RATE is {declared_rate}, measured {rate:.3f}.",
+        )
+    check.must(
+        "1.19", where, rate <= _FRAME_RATE_MAX + 0.01, f"{rate:.3f} frames a second are more than {_FRAME_RATE_MAX}."
+    )
     level = int(track.track.codec[-2:], 16)
     check.must("1.3b", where, level <= _LEVEL_MAX, f"the H.264 level is {level / 10}, more than 5.2.")
 
@@ -314,7 +360,9 @@ def _check_sound(check: _Check, where: str, track: MeasuredTrack, sound: Measure
     targets = [one.playlist.tags.get("EXT-X-TARGETDURATION") for one in (track, sound)]
     check.must("8.2", where, targets[0] == targets[1], f"the target durations of pictures and sound differ: {targets}.")
     off = abs(float(track.duration - sound.duration))
-    check.must("8.3", where, off <= max(track.frame_s, sound.frame_s), f"pictures and sound differ by {off:.3f} s in duration.")
+    check.must(
+        "8.3", where, off <= max(track.frame_s, sound.frame_s), f"pictures and sound differ by {off:.3f} s in duration."
+    )
     starts = [[float(segment.start) for segment in one.segments] for one in (track, sound)]
     aligned = len(starts[0]) == len(starts[1]) and all(
         abs(one - other) <= sound.frame_s for one, other in zip(*starts, strict=True)
@@ -335,10 +383,18 @@ def _check_bandwidth(
         if check.must(rule, where, declared is not None, f"{name} is missing.") and declared is not None:
             off = abs(declared - measured) / measured
             check.must(
-                close_rule, where, off <= _DECLARED_TOLERANCE, f"{name} is {declared:.0f}, measured {measured:.0f}: {off:.0%} off."
+                close_rule,
+                where,
+                off <= _DECLARED_TOLERANCE,
+                f"{name} is {declared:.0f}, measured {measured:.0f}: {off:.0%} off.",
             )
     declared = _number(attributes.get("BANDWIDTH", ""))
-    check.must("9.13", where, declared is None or declared >= peak - 1, f"BANDWIDTH {declared} is less than the peak, {peak:.0f}.")
+    check.must(
+        "9.13",
+        where,
+        declared is None or declared >= peak - 1,
+        f"BANDWIDTH {declared} is less than the peak, {peak:.0f}.",
+    )
 
 
 def _check_iframes(check: _Check, uri: str, playlist: MultivariantPlaylist, tracks: Sequence[MeasuredTrack]) -> None:
@@ -358,10 +414,14 @@ def _check_iframes(check: _Check, uri: str, playlist: MultivariantPlaylist, trac
         for entry in frames.entries:
             segment = segments.get(entry.uri)
             known = segment is not None and entry.range in segment.key_ranges
-            check.must("6.1", f"{where} → {entry.uri}", known, f"bytes {entry.range} are not an IDR picture with its header.")
+            check.must(
+                "6.1", f"{where} → {entry.uri}", known, f"bytes {entry.range} are not an IDR picture with its header."
+            )
         total = sum(entry.duration_s for entry in frames.entries)
         longest = max((float(track.duration) for track in tracks), default=total)
-        check.must("8.1", where, abs(total - longest) <= 0.5, f"the key frames last {total:.3f} s, the video {longest:.3f} s.")
+        check.must(
+            "8.1", where, abs(total - longest) <= 0.5, f"the key frames last {total:.3f} s, the video {longest:.3f} s."
+        )
 
 
 def _check_alignment(check: _Check, uri: str, tracks: Sequence[MeasuredTrack]) -> None:
@@ -373,7 +433,9 @@ def _check_alignment(check: _Check, uri: str, tracks: Sequence[MeasuredTrack]) -
     check.must("RFC 8216 6.2.4", uri, same, "the variants' segments do not begin at the same times.")
     aspects = [track.track.width / max(1, track.track.height) for track in tracks]
     equal = all(abs(aspect / aspects[0] - 1) <= _ASPECT_TOLERANCE for aspect in aspects)
-    check.should("1.33", uri, equal, f"the variants have different aspect ratios: {[round(aspect, 3) for aspect in aspects]}.")
+    check.should(
+        "1.33", uri, equal, f"the variants have different aspect ratios: {[round(aspect, 3) for aspect in aspects]}."
+    )
 
 
 def _number(text: str) -> float | None:

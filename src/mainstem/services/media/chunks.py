@@ -1,7 +1,8 @@
-"""One chunk, or all of the sound: run ffmpeg, measure what it wrote against the plan, keep it durably in the work directory.
+"""One chunk, or all of the sound: run ffmpeg, measure what it wrote against the plan, keep it durably in the work
+directory.
 
-The work directory belongs to one video. Files get their final name only when they are complete and synced; what a crash leaves
-under another name is removed with the directory.
+The work directory belongs to one video. Files get their final name only when they are complete and synced; what a crash
+leaves under another name is removed with the directory.
 """
 
 from __future__ import annotations
@@ -79,12 +80,13 @@ async def encode_chunk(
 ) -> ChunkFiles:
     """Encode one chunk into all renditions; return once the files are durable.
 
-    Reading begins where it is cheapest; when that does not give exactly the planned frames (some containers' indexes are not
-    to be trusted), it begins again further back, at last at the source's beginning.
+    Reading begins where it is cheapest; when that does not give exactly the planned frames (some containers' indexes
+    are not to be trusted), it begins again further back, at last at the source's beginning.
 
     Raises:
         EncodeError: ffmpeg failed.
-        SourceDamagedError: Even from the beginning, the source does not decode to the frames that its container promises.
+        SourceDamagedError: Even from the beginning, the source does not decode to the frames that its container
+            promises.
     """
     finding = ""
     for seek_s in chunk.seeks_s:
@@ -100,7 +102,9 @@ async def encode_chunk(
                 files = [(directory / f"v{number}.mp4", name) for number, name in enumerate(names)]
                 return ChunkFiles(chunk.index, await asyncio.to_thread(_keep, encoder.work, files))
             finding += f" ffmpeg said: {said[-300:]}" if said else ""
-    raise SourceDamagedError(f"Frames {chunk.start_pts} to {chunk.end_pts} (chunk {chunk.index}) cannot be decoded: {finding}")
+    raise SourceDamagedError(
+        f"Frames {chunk.start_pts} to {chunk.end_pts} (chunk {chunk.index}) cannot be decoded: {finding}"
+    )
 
 
 async def encode_audio(
@@ -116,7 +120,9 @@ async def encode_audio(
         said = await _run(encoder, audio_arguments(encoder.source, demuxer, audio), directory, env)
         finding = await asyncio.to_thread(_check_audio, directory / "audio.mp4", audio)
         if finding:
-            raise EncodeError(f"The sound of {encoder.source.name}: {finding} ffmpeg said: {said[-300:] or '(nothing)'}")
+            raise EncodeError(
+                f"The sound of {encoder.source.name}: {finding} ffmpeg said: {said[-300:] or '(nothing)'}"
+            )
         [kept] = await asyncio.to_thread(_keep, encoder.work, [(directory / "audio.mp4", "audio.mp4")])
         return kept
 
@@ -132,7 +138,9 @@ async def _run(encoder: Encoder, arguments: list[str], directory: Path, env: Map
     )
     if result.exit_code != 0:
         how = f"was ended by signal {-result.exit_code}" if result.exit_code < 0 else f"exited with {result.exit_code}"
-        raise EncodeError(f"ffmpeg {how} on {encoder.source.name}; it said: {result.stderr_text[-1000:] or '(nothing)'}")
+        raise EncodeError(
+            f"ffmpeg {how} on {encoder.source.name}; it said: {result.stderr_text[-1000:] or '(nothing)'}"
+        )
     return result.stderr_text
 
 
@@ -146,7 +154,7 @@ def _check_chunk(directory: Path, timing: Timing, renditions: Sequence[Rendition
             finding = check_groups(data, mp4.read_track(init), chunk, timing)
         except (FileNotFoundError, Mp4Error) as error:
             # No frame at all leaves no file, or one without a track: a finding like any other.
-            finding = str(error)
+            return f"{rendition.name}: {error}"
         if finding:
             return f"{rendition.name}: {finding}"
         path.write_bytes(init + exact_groups(data, spans, chunk))
@@ -176,7 +184,9 @@ def exact_groups(data: bytes, spans: Sequence[tuple[int, int]], chunk: Chunk) ->
     """Return the fragments, the last frame of each lasting until the next group (or the chunk's end)."""
     ends = [*chunk.group_starts[1:], chunk.duration]
     moved = []
-    for number, (fragment, (start, end), group_end) in enumerate(zip(mp4.read_fragments(data), spans, ends, strict=True)):
+    for number, (fragment, (start, end), group_end) in enumerate(
+        zip(mp4.read_fragments(data), spans, ends, strict=True)
+    ):
         excess = fragment.decode_time + fragment.duration - group_end
         last = fragment.samples[-1].duration - excess
         moved.append(

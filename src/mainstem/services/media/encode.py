@@ -1,7 +1,8 @@
 """Argument lists for ffmpeg. Pure.
 
-One process decodes a chunk once and encodes all its renditions. What it writes does not depend on when, where or how often it
-runs: one thread an encoder, no dates, no version marks. Only the file itself is opened, in the format that the probe found.
+One process decodes a chunk once and encodes all its renditions. What it writes does not depend on when, where or how
+often it runs: one thread an encoder, no dates, no version marks. Only the file itself is opened, in the format that
+the probe found.
 """
 
 from __future__ import annotations
@@ -10,7 +11,16 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from mainstem.services.media.plan import AAC_FRAME_SAMPLES, AUDIO_RATE_HZ, SEGMENT_S, AudioPlan, Chunk, Picture, Rendition, Timing
+from mainstem.services.media.plan import (
+    AAC_FRAME_SAMPLES,
+    AUDIO_RATE_HZ,
+    SEGMENT_S,
+    AudioPlan,
+    Chunk,
+    Picture,
+    Rendition,
+    Timing,
+)
 
 PRESET = "veryfast"
 """Preset of x264 where the application does not choose."""
@@ -31,7 +41,7 @@ def video_arguments(
     seek_s: float | None,
     preset: str,
 ) -> list[str]:
-    """Return the arguments that encode a chunk into ``v0.mp4``, ``v1.mp4``, … in the working directory, best rendition first.
+    """Return the arguments that encode a chunk into ``v0.mp4``, ``v1.mp4``, … in the working directory, best first.
 
     Args:
         source: The source file.
@@ -106,9 +116,9 @@ def _groups(timing: Timing, chunk: Chunk) -> list[str]:
 def audio_arguments(source: Path, demuxer: str, audio: AudioPlan) -> list[str]:
     """Return the arguments that encode all of the sound into ``audio.mp4`` in the working directory.
 
-    The AAC encoder puts 1,024 samples before the first one. So the sound is cut 1,024 samples into the video and those take
-    the place of what was cut: everything that is heard is in step with the picture, without an edit list that players disregard.
-    Silence fills what the source leaves out, also at its end.
+    The AAC encoder puts 1,024 samples before the first one. So the sound is cut 1,024 samples into the video and those
+    take the place of what was cut: everything that is heard is in step with the picture, without an edit list that
+    players disregard. Silence fills what the source leaves out, also at its end.
     """
     end_samples = round(audio.duration_s * AUDIO_RATE_HZ)
     steps = [

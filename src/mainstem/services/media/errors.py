@@ -24,7 +24,7 @@ class PlaylistError(MediaError):
 
 
 class EncodeError(MediaError):
-    """ffmpeg failed, or what it wrote is not what was planned. Nothing of the chunk was kept; the step may be tried again."""
+    """ffmpeg failed, or wrote something else than planned. Nothing was kept; the step may be tried again."""
 
     code = "media-encode"
 

@@ -22,7 +22,7 @@ _BATCH = 1000
 
 
 class Library:
-    """Answers from memory which videos are published; manifests are read when they are asked for, the latest 64 are kept.
+    """Answers from memory which videos are published; manifests are read when asked for, the latest 64 are kept.
 
     Args:
         log: Where the events are.

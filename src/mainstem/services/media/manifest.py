@@ -68,8 +68,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         frame_rate: Frames a second; the average where it varies.
         has_audio: Whether it has sound.
         renditions: Best first.
-        files: All its files by name. Playlists refer to the others by these names. All but ``main.m3u8`` are named by the
-            SHA-256 of their content, so a name never means anything else.
+        files: All its files by name. Playlists refer to the others by these names. All but ``main.m3u8`` are named by
+            the SHA-256 of their content, so a name never means anything else.
     """
 
     video_id: str

@@ -28,7 +28,7 @@ _TFHD_DEFAULTS = ((0x08, "duration"), (0x10, "size"), (0x20, "flags"))
 
 
 class Box(msgspec.Struct, frozen=True, gc=False):
-    """Where a box lies: ``start`` of its header, ``body`` of its content and ``end``, as offsets into the bytes given."""
+    """Where a box lies, as offsets: ``start`` of its header, ``body`` of its content, and ``end``."""
 
     kind: str
     start: int
@@ -140,7 +140,9 @@ def iter_boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[
             size = struct.unpack_from(">Q", data, body)[0]
             body += 8
         if size < body - start or start + size > limit:
-            raise Mp4Error(f"box {kind!r} at offset {start}: its size {size} does not fit the {limit - start} bytes there.")
+            raise Mp4Error(
+                f"box {kind!r} at offset {start}: its size {size} does not fit the {limit - start} bytes there."
+            )
         yield Box(kind.decode("latin-1"), start, body, start + size)
         start += size
 
@@ -162,8 +164,8 @@ def find_box(data: bytes, path: str, start: int = 0, end: int | None = None) -> 
 def split_init(data: bytes) -> tuple[bytes, list[tuple[int, int]]]:
     """Split a fragmented file into its initialisation segment and the spans (start, end) of its fragments.
 
-    The initialisation segment is ``ftyp`` and ``moov``; indexes and other boxes around the fragments are left out, since
-    their offsets would no longer be right.
+    The initialisation segment is ``ftyp`` and ``moov``; indexes and other boxes around the fragments are left out,
+    since their offsets would no longer be right.
 
     Raises:
         Mp4Error: It is no fragmented file.
@@ -246,7 +248,9 @@ def _read_trun(data: bytes, box: Box, base: int, defaults: dict[str, int]) -> li
         offset += struct.unpack_from(">i", data, at)[0]
         at += 4
     at += 4 if flags & 0x04 else 0
-    fields = [name for bit, name in ((0x100, "duration"), (0x200, "size"), (0x400, "flags"), (0x800, "cto")) if flags & bit]
+    fields = [
+        name for bit, name in ((0x100, "duration"), (0x200, "size"), (0x400, "flags"), (0x800, "cto")) if flags & bit
+    ]
     if at + 4 * len(fields) * count > box.end:
         raise Mp4Error(f"trun at offset {box.start}: {count} samples do not fit in it.")
     row = struct.Struct(">" + "".join("i" if name == "cto" else "I" for name in fields))
@@ -261,8 +265,10 @@ def _read_trun(data: bytes, box: Box, base: int, defaults: dict[str, int]) -> li
 
 
 @_damage_is_an_error
-def move_fragment(data: bytes, *, sequence_number: int, decode_time_shift: int, last_duration: int | None = None) -> bytes:
-    """Return one fragment with a new sequence number, moved in time, and optionally with a new duration of its last sample.
+def move_fragment(
+    data: bytes, *, sequence_number: int, decode_time_shift: int, last_duration: int | None = None
+) -> bytes:
+    """Return one fragment with a new number, moved in time, and if wanted with a new duration of its last sample.
 
     Nothing else changes, not even the length: a fragment's offsets are relative to its ``moof``.
 
@@ -273,7 +279,8 @@ def move_fragment(data: bytes, *, sequence_number: int, decode_time_shift: int, 
         last_duration: New duration of the last sample, same units; it must have a duration of its own in ``trun``.
 
     Raises:
-        Mp4Error: The fragment cannot be moved: times would be negative or not fit, or the last duration is only a default.
+        Mp4Error: The fragment cannot be moved: times would be negative or not fit, or the last duration is only a
+            default.
     """
     result = bytearray(data)
     moof = find_box(data, "moof")
@@ -372,7 +379,8 @@ def _read_avc(init: bytes, entry: Box, timescale: int) -> Track:
 
 
 def _read_aac(init: bytes, entry: Box, timescale: int) -> Track:
-    channels, rate = struct.unpack_from(">H", init, entry.body + 16)[0], struct.unpack_from(">I", init, entry.body + 24)[0]
+    (channels,) = struct.unpack_from(">H", init, entry.body + 16)
+    (rate,) = struct.unpack_from(">I", init, entry.body + 24)
     esds = find_box(init, "esds", entry.body + 28, entry.end)
     object_type, audio_type = _read_esds(init, esds)
     return Track(

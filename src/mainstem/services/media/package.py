@@ -1,7 +1,7 @@
 """From encoded chunks to a published video: join, measure, name by content, write the playlists.
 
-All renditions are cut into segments at the same groups of pictures. The initialisation segment must be the same in all chunks of
-a rendition: that is checked, not assumed.
+All renditions are cut into segments at the same groups of pictures. The initialisation segment must be the same in all
+chunks of a rendition: that is checked, not assumed.
 """
 
 from __future__ import annotations
@@ -63,7 +63,13 @@ class Piece(msgspec.Struct, frozen=True):
 
 
 async def package(
-    blobs: BlobStore, work: Path, video_id: str, source_blob: str, plan: Plan, chunks: Sequence[ChunkFiles], audio: WorkFile | None
+    blobs: BlobStore,
+    work: Path,
+    video_id: str,
+    source_blob: str,
+    plan: Plan,
+    chunks: Sequence[ChunkFiles],
+    audio: WorkFile | None,
 ) -> Manifest:
     """Put all segments and playlists of a video into the blob store and return its manifest. Idempotent.
 
@@ -93,7 +99,9 @@ async def package(
     check_alignment([variant.track for variant in variants])
     sound: AudioRendition | None = None
     if audio is not None and plan.audio is not None:
-        track = await _publish_sound(blobs, files, work, audio, [segment.duration for segment in variants[0].track.segments])
+        track = await _publish_sound(
+            blobs, files, work, audio, [segment.duration for segment in variants[0].track.segments]
+        )
         uri = await _publish_playlist(blobs, files, media_playlist(track))
         language = _LANGUAGES.get(plan.audio.language, plan.audio.language)
         sound = AudioRendition(uri=uri, track=track, language=language, channels=plan.audio.channels)
@@ -106,7 +114,8 @@ async def package(
         frame_rate=plan.timing.rate[0] / plan.timing.rate[1],
         has_audio=sound is not None,
         renditions=[
-            _describe(rendition, variant, sound, plan.frames) for rendition, variant in zip(plan.renditions, variants, strict=True)
+            _describe(rendition, variant, sound, plan.frames)
+            for rendition, variant in zip(plan.renditions, variants, strict=True)
         ],
         files=files,
     )
@@ -126,7 +135,11 @@ def _describe(rendition: Rendition, variant: Variant, sound: AudioRendition | No
 
 
 async def _publish_track(
-    blobs: BlobStore, files: dict[str, PublishedFile], work: Path, sources: Sequence[tuple[WorkFile, int]], content_type: str
+    blobs: BlobStore,
+    files: dict[str, PublishedFile],
+    work: Path,
+    sources: Sequence[tuple[WorkFile, int]],
+    content_type: str,
 ) -> MediaTrack:
     """Join the files of one rendition, cut them into segments, put these into the blob store."""
     joiner = Joiner(work, sources)
@@ -154,11 +167,13 @@ async def _publish_sound(
     for segment, duration in await asyncio.to_thread(lambda: list(cut_sound(data, track.timescale, durations))):
         name = await _publish(blobs, files, segment, ".m4s", AUDIO_TYPE)
         segments.append(Segment(name, len(segment), duration))
-    return MediaTrack(init_uri=await _publish(blobs, files, init, ".mp4", AUDIO_TYPE), codec=track.codec, segments=segments)
+    return MediaTrack(
+        init_uri=await _publish(blobs, files, init, ".mp4", AUDIO_TYPE), codec=track.codec, segments=segments
+    )
 
 
 def cut_sound(data: bytes, timescale: int, durations: Sequence[Fraction]) -> Iterator[tuple[bytes, Fraction]]:
-    """Yield the sound's segments, bytes and seconds, each ending at the frame that is nearest to the end of the pictures' segment.
+    """Yield the sound's segments, bytes and seconds, each as long as the pictures' segment, to the nearest frame.
 
     Args:
         data: A fragmented file of one track of sound.
@@ -207,7 +222,8 @@ class Joiner:
         """Yield all fragments in order, numbered and timed for the whole; one file is in memory at a time.
 
         Raises:
-            PackageError: A file's bytes are not those that were recorded, or its initialisation differs from the first's.
+            PackageError: A file's bytes are not those that were recorded, or its initialisation differs from the
+                first's.
         """
         sequence_number = 0
         now = 0
@@ -218,11 +234,13 @@ class Joiner:
                 self.init, self.track = init, mp4.read_track(init)
             elif init != self.init:
                 raise PackageError(
-                    f"{source.name} has another initialisation segment than the chunks before it: they were encoded with different "
-                    "settings or versions of ffmpeg. Nothing was published; start the video's run again."
+                    f"{source.name} has another initialisation segment than the chunks before it: they were encoded "
+                    "with different settings or versions of ffmpeg. Nothing was published; start the video's run again."
                 )
             if start != now:
-                raise PackageError(f"{source.name} begins at {start} where the chunk before it ends at {now}. Nothing was published.")
+                raise PackageError(
+                    f"{source.name} begins at {start} where the chunk before it ends at {now}. Nothing was published."
+                )
             for fragment, (begin, end) in zip(mp4.read_fragments(data), spans, strict=True):
                 sequence_number += 1
                 moved = mp4.move_fragment(data[begin:end], sequence_number=sequence_number, decode_time_shift=start)
@@ -235,12 +253,14 @@ class Joiner:
 def _read(work: Path, file: WorkFile) -> bytes:
     data = (work / file.name).read_bytes()
     if hashlib.sha256(data).hexdigest() != file.sha256:
-        raise PackageError(f"{file.name} no longer has the bytes that were recorded ({file.sha256}). Nothing was published.")
+        raise PackageError(
+            f"{file.name} no longer has the bytes that were recorded ({file.sha256}). Nothing was published."
+        )
     return data
 
 
 def cut_into_segments(pieces: Iterator[Piece]) -> Iterator[tuple[bytes, Fraction, list[KeyFrame]]]:
-    """Yield segments: bytes, duration and key frames. Each holds as many pieces as last for about the target duration."""
+    """Yield segments: bytes, duration, key frames. Each holds as many pieces as last for about the target duration."""
     held: list[Piece] = []
     for piece in pieces:
         if held and sum((each.duration for each in held), piece.duration) > SEGMENT_S * _LONGER_MAX:

@@ -1,12 +1,12 @@
 """From what a source is to what is to be made of it: renditions, chunks, their exact boundaries. Pure.
 
-The unit of published media is the **segment** (6 s), the unit of random access the **group** of pictures (at most 2 s; each
-begins with an IDR picture and is one fragment), the unit of durable work the **chunk** (one or more groups, all renditions from
-one decoding). Chunks need not be segments: a short source is cut into smaller chunks, so that all workers are busy and a
-crash costs little, and its segments are still 6 s long.
+The unit of published media is the **segment** (6 s), the unit of random access the **group** of pictures (at most 2 s;
+each begins with an IDR picture and is one fragment), the unit of durable work the **chunk** (one or more groups, all
+renditions from one decoding). Chunks need not be segments: a short source is cut into smaller chunks, so that all
+workers are busy and a crash costs little, and its segments are still 6 s long.
 
-A source of constant rate is retimed by frame number: frame ``n`` is shown at ``n / rate`` seconds, exactly. Any other source
-keeps its own times, to the tick.
+A source of constant rate is retimed by frame number: frame ``n`` is shown at ``n / rate`` seconds, exactly. Any other
+source keeps its own times, to the tick.
 """
 
 from __future__ import annotations
@@ -46,8 +46,7 @@ _MAX_RATE_MIN_BPS = 96_000
 _CRF = 23
 _CRF_STEP = 5
 _COMMON_RATES = tuple(
-    Fraction(rate)
-    for rate in ("24000/1001", "24", "25", "30000/1001", "30", "50", "60000/1001", "60", "48", "120", "15", "12", "10", "5", "1")
+    map(Fraction, "24000/1001 24 25 30000/1001 30 50 60000/1001 60 48 120 15 12 10 5 1".split())  # noqa: SIM905
 )
 
 
@@ -100,8 +99,8 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
         frames: Number of frames.
         start_pts: Presentation time of its first frame, in the source's time base.
         end_pts: Presentation time of the frame after its last one, in the source's time base.
-        seeks_s: Where to begin reading, in seconds of the source's own clock: the cheapest that should do first, then safer ones;
-            ``None`` is the source's beginning.
+        seeks_s: Where to begin reading, in seconds of the source's own clock: the cheapest that should do first, then
+            safer ones; ``None`` is the source's beginning.
         start: Of its first frame on the published timeline, in units of the timescale.
         duration: In units of the timescale.
         group_starts: Where groups begin, from the chunk's start, in units of the timescale. The first is 0.
@@ -193,8 +192,9 @@ def make_plan(facts: SourceFacts) -> Plan:
 def constant_rate(facts: SourceFacts) -> Fraction | None:
     """Return the rate at which every frame lies within one tick of its place, or ``None`` where there is none.
 
-    A tick is the source's; where it is no small part of a frame, a quarter of a frame is allowed instead. Rates that are in common
-    use come first, the claimed ones of them before the others: on a coarse clock several rates fit a short source.
+    A tick is the source's; where it is no small part of a frame, a quarter of a frame is allowed instead. Rates that
+    are in common use come first, the claimed ones of them before the others: on a coarse clock several rates fit a
+    short source.
     """
     times = facts.frame_times
     time_base = Fraction(*facts.time_base)
@@ -219,7 +219,9 @@ def _constant_timing(rate: Fraction, frames: int) -> Timing:
     factor = -(-_TIMESCALE_MIN // rate.numerator)
     group_s = _group_s(frames / rate)
     group_frames = round(group_s * rate) if group_s == GROUP_S else int(group_s * rate)
-    return Timing(rate.numerator * factor, rate.denominator * factor, (rate.numerator, rate.denominator), max(1, group_frames))
+    return Timing(
+        rate.numerator * factor, rate.denominator * factor, (rate.numerator, rate.denominator), max(1, group_frames)
+    )
 
 
 def _variable_timing(facts: SourceFacts) -> tuple[Timing, list[int]]:
@@ -288,8 +290,8 @@ def _chunks(facts: SourceFacts, timing: Timing, ticks: Sequence[int], groups: Se
 def _seeks(facts: SourceFacts, pts: int) -> list[float | None]:
     """Return from where a frame can be reached: the key frame before it, the one before that, the beginning.
 
-    Pictures that follow a key frame in decoding but precede it in presentation may need what came before it (an open group):
-    they are never wanted here, since no wanted frame precedes ``pts``.
+    Pictures that follow a key frame in decoding but precede it in presentation may need what came before it (an open
+    group): they are never wanted here, since no wanted frame precedes ``pts``.
     """
     time_base = Fraction(*facts.time_base)
     nearest = bisect.bisect_right(facts.key_times, pts) - 1
@@ -315,7 +317,7 @@ def display_size(facts: SourceFacts) -> tuple[Fraction, Fraction]:
 
 
 def plan_renditions(width: Fraction, height: Fraction, rate: Fraction) -> list[Rendition]:
-    """Return three renditions, best first: none larger than the source; where it is too small for three sizes, they share one.
+    """Return three renditions, best first, none larger than the source; one too small for three sizes gets one size.
 
     Args:
         width: Of the upright picture.
@@ -348,7 +350,7 @@ def plan_renditions(width: Fraction, height: Fraction, rate: Fraction) -> list[R
 
 
 def even_size(width: Fraction, height: Fraction, short_side: int) -> tuple[int, int]:
-    """Return even width and height with a short side of at most ``short_side`` and the aspect within 1 % where that exists."""
+    """Return even width and height, the short side at most ``short_side``, the aspect within 1 % where that exists."""
     ratio = max(width, height) / min(width, height)
     longest = int(max(width, height))
     best: tuple[Fraction, int, int] | None = None

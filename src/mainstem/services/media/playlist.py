@@ -15,7 +15,7 @@ _PEAK_LONGEST = Fraction(3, 2)
 
 
 class KeyFrame(msgspec.Struct, frozen=True):
-    """A picture that can be decoded alone: ``size_bytes`` at ``offset`` of its segment's file, shown for ``duration`` seconds."""
+    """A picture that can be decoded alone: its bytes within its segment's file, and how many seconds it is shown."""
 
     offset: int
     size_bytes: int
@@ -107,8 +107,8 @@ class AudioRendition(msgspec.Struct, frozen=True, kw_only=True):
 def peak_bps(segments: Sequence[tuple[int, Fraction]], target_s: int) -> int:
     """Return the peak segment bit rate (RFC 8216, 4.3.4.2), rounded up.
 
-    It is the largest bit rate of contiguous segments that last 0.5 to 1.5 times the target duration together; where there are
-    none (all are shorter together), that of all.
+    It is the largest bit rate of contiguous segments that last 0.5 to 1.5 times the target duration together; where
+    there are none (all are shorter together), that of all.
 
     Args:
         segments: Size in bytes and duration in seconds of each.
@@ -144,7 +144,7 @@ def media_playlist(track: MediaTrack) -> str:
 
 
 def iframe_playlist(track: MediaTrack) -> str:
-    """Return the I-frame playlist of a video track: each key frame as a byte range of its segment (RFC 8216, 4.3.3.6)."""
+    """Return the I-frame playlist of a video track: each key frame as a byte range (RFC 8216, 4.3.3.6)."""
     frames = [frame for segment in track.segments for frame in segment.key_frames]
     longest = max(frame.duration for frame in frames)
     lines = _head(7, max(1, math.floor(longest + Fraction(1, 2))), track.init_uri, iframes=True)

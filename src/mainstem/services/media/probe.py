@@ -35,7 +35,7 @@ async def probe_source(path: Path, limits: Limits, *, env: Mapping[str, str] | N
     """
     try:
         result = await run_process(
-            [sys.executable, "-m", "mainstem.services.media._probe_child", path.absolute()],
+            [sys.executable, "-m", "mainstem.services.media._probe_child", path],
             timeout_s=limits.probe_timeout_s,
             cpu_max_s=limits.probe_cpu_max_s,
             address_space_max_bytes=limits.probe_memory_max_bytes,

@@ -26,7 +26,7 @@ from mainstem.services.media.library import Library
 from mainstem.services.media.records import VIDEO_REFUSED
 from mainstem.services.media.source import Limits
 from mainstem.services.media.tools import find_ffmpeg
-from mainstem.services.media.work import Workshop, WorkSettings, declare
+from mainstem.services.media.work import WorkSettings, Workshop, declare
 
 if TYPE_CHECKING:
     from mainstem.bus import Bus
@@ -147,8 +147,8 @@ class Media:
             return JSONResponse(body, status_code=404, headers={"cache-control": "no-store"})
         delivery = deliver(name, file, request.headers)
         if delivery.gzip:
-            body = await asyncio.to_thread(lambda: gzip.compress(path.read_bytes(), 6, mtime=0))
-            return Response(body, delivery.status, delivery.headers)
+            compressed = await asyncio.to_thread(lambda: gzip.compress(path.read_bytes(), 6, mtime=0))
+            return Response(compressed, delivery.status, delivery.headers)
         if request.method == "HEAD" or delivery.length == 0:
             return Response(None, delivery.status, delivery.headers)
         return StreamingResponse(_pieces(path, delivery.start, delivery.length), delivery.status, delivery.headers)
@@ -179,7 +179,7 @@ async def _refused(context: ServiceContext) -> list[str]:
 
 
 def _sweep(directory: Path, done: set[str]) -> None:
-    """Remove the work directories of videos that are done or long abandoned, and what encoders left unfinished in the others."""
+    """Remove work directories of videos that are done or long abandoned, and unfinished files in the others."""
     for work in directory.iterdir():
         if not work.is_dir():
             continue

@@ -14,7 +14,8 @@ FFMPEG_VARIABLE = "MAINSTEM_FFMPEG"
 
 
 def find_ffmpeg() -> Path:
-    """Return the path of ffmpeg: what ``MAINSTEM_FFMPEG`` names, else that of PyPI's ``imageio-ffmpeg``, else the first in PATH.
+    """Return the path of ffmpeg: what ``MAINSTEM_FFMPEG`` names, else that of PyPI's ``imageio-ffmpeg``, else the first
+    in PATH.
 
     The program of ``imageio-ffmpeg`` is under the GPL; it is run, never linked.
 

@@ -1,14 +1,12 @@
 """Verifying a published video against its source: every frame of every rendition is decoded and compared.
 
-The video and its source are decoded in full by ffmpeg, from the playlist, as a player would. Frames are paired by their order, not by
-their times, so a frame that is lost, doubled or out of place shifts all that follow and shows.
+The video and its source are decoded in full by ffmpeg, from the playlist, as a player would. Frames are paired by their
+order, not by their times, so a frame that is lost, doubled or out of place shifts all that follow and shows.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import re
 import tempfile
 from collections.abc import Sequence
@@ -82,7 +80,9 @@ class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def violations(self) -> Sequence[Finding]:
-        """The findings that break a MUST; the others are advice, which unusual sources (a long still) cannot always meet."""
+        """The findings that break a MUST; the others are advice, which unusual sources (a long still) cannot always
+        meet.
+        """
         return [finding for finding in self.findings if finding.level == "must"]
 
     @property
@@ -137,7 +137,9 @@ def _problems(report: RenditionReport, source_frames: int, plan: Plan) -> list[s
     if report.frames != source_frames:
         problems.append(f"{name} has {report.frames} frames, the source {source_frames}.")
     if report.psnr_min_db < PSNR_MIN_DB:
-        problems.append(f"{name}: a frame is at {report.psnr_min_db:.1f} dB of the source's, less than {PSNR_MIN_DB} dB.")
+        problems.append(
+            f"{name}: a frame is at {report.psnr_min_db:.1f} dB of the source's, less than {PSNR_MIN_DB} dB."
+        )
     frame_s = plan.timing.rate[1] / plan.timing.rate[0]
     if report.time_error_max_s > frame_s:
         problems.append(f"{name}: a frame is shown {report.time_error_max_s:.3f} s away from its time.")
@@ -180,7 +182,14 @@ async def _verify_rendition(
     )
     with tempfile.TemporaryDirectory(prefix="verify-") as name:
         scratch = Path(name)
-        watched = [*_source_input(source, plan), "-copyts", "-protocol_whitelist", "file", "-allowed_extensions", "m3u8,m4s,mp4"]
+        watched = [
+            *_source_input(source, plan),
+            "-copyts",
+            "-protocol_whitelist",
+            "file",
+            "-allowed_extensions",
+            "m3u8,m4s,mp4",
+        ]
         output = await _ffmpeg(
             [
                 *watched,

@@ -1,6 +1,7 @@
 """The durable workflow of one video: inspect, plan, encode, package, publish.
 
-Steps take and return only what is JSON; files go through the video's work directory (chunks) and the blob store (what is published).
+Steps take and return only what is JSON; files go through the video's work directory (chunks) and the blob store (what
+is published).
 """
 
 from __future__ import annotations
@@ -188,7 +189,9 @@ async def do_chunk(shop: Workshop, work: ChunkWork) -> ChunkFiles | Refusal:
         return refusal
     seconds = time.monotonic() - started_s
     size_bytes = sum(file.size_bytes for file in result.files)
-    _logger.info("chunk %d of %d: %d frames in %.2f s", work.chunk.index + 1, work.chunks_total, work.chunk.frames, seconds)
+    _logger.info(
+        "chunk %d of %d: %d frames in %.2f s", work.chunk.index + 1, work.chunks_total, work.chunk.frames, seconds
+    )
     await shop.note(
         video,
         ChunkEncoded(
