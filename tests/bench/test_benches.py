@@ -9,6 +9,8 @@ from bench.model import Bench
 from bench.runner import run_bench
 from tests.bench.support import assert_well_formed, cheap
 
+pytestmark = pytest.mark.serial
+
 FLOW = [bench for bench in BENCHES if bench.name.startswith("flow.")]
 LOG = [bench for bench in BENCHES if bench.name.startswith("log.")]
 
@@ -18,7 +20,7 @@ def test_log(bench: Bench) -> None:
     """The log's benches run ours, Redis, SQLite and the raw limit, and print a well-formed line."""
     small = cheap(bench)
     assert small == bench
-    assert_well_formed(run_bench(small, rounds=1, seconds=0.2), small)
+    assert_well_formed(run_bench(small, rounds=1, seconds=0.5), small)
 
 
 @pytest.mark.parametrize("bench", FLOW, ids=lambda bench: bench.name)
@@ -26,7 +28,7 @@ def test_flow(bench: Bench) -> None:
     """The benches of durable steps run ours and the raw limit, and print a well-formed line."""
     small = cheap(bench)
     assert {item.role for item in small.contenders} == {"ours", "limit"}
-    assert_well_formed(run_bench(small, rounds=1, seconds=0.3), small)
+    assert_well_formed(run_bench(small, rounds=1, seconds=0.5), small)
 
 
 def test_media() -> None:

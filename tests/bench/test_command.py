@@ -9,7 +9,8 @@ import pytest
 import bench.__main__ as command
 from tests.bench.support import bench_of, contender
 
-GOOD = bench_of(contender("ours", "mainstem"), contender("limit", "raw"))
+HELPER = "tests.bench.misbehaving"
+GOOD = bench_of(contender("ours", "mainstem", HELPER, mode="echoes"), contender("limit", "raw", HELPER, mode="echoes"))
 BAD = bench_of(contender("ours", "mainstem", "no.such.module"), name="bad.bench")
 ROWS = {"log.append.c100", "log.append.c1", "log.batch", "flow.steps.c64", "flow.steps.c1", "media.encode", "app.start"}
 

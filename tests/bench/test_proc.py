@@ -5,7 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from bench.proc import descendants, process_tree, stat_fields, status_fields, usage, watch_idle
+
+pytestmark = pytest.mark.serial
 
 WAITING = "import subprocess, sys; {more} print(flush=True); sys.stdin.read()"
 
