@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Self
 
-_PIECE_BYTES = 16 << 10
-_BUFFER_BYTES = 64 << 10
+_PIECE_BYTES = 8 << 10
+_BUFFER_BYTES = 16 << 10
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 

@@ -147,7 +147,14 @@ class Demonstration:
         url = urljoin(self._server.url, video.playlist)
         playlist = await asyncio.to_thread(fetch_video, url, root, self._directory / "hls")
         self.report.playlist = str(playlist)
-        found = await verify_video(playlist, self._clip)
+        checking = Bar(self._screen, "decode", 1, "")
+        moving = asyncio.ensure_future(checking.keep_moving())
+        try:
+            found = await verify_video(playlist, self._clip)
+        finally:
+            moving.cancel()
+            await asyncio.gather(moving, return_exceptions=True)
+        checking.update(1)
         self.report.source = Source(found.source_frames, round(found.source_duration_s, 3))
         self.report.renditions = [
             Rendition(one.width, one.height, one.frames, one.bandwidth) for one in found.renditions
@@ -190,22 +197,23 @@ class Demonstration:
             ServerError: The server ended meanwhile.
             DemonstrationError: Nothing happened for too long, or no video will come of the upload.
         """
-        reading = asyncio.ensure_future(self._read_until(done))
+        bar = Bar(self._screen, "encode", self._watch.total or 1, "chunks")
+        reading = asyncio.ensure_future(self._read_until(done, bar))
         ending = asyncio.ensure_future(self._server.wait())
+        moving = asyncio.ensure_future(bar.keep_moving())
         try:
             await asyncio.wait((reading, ending), return_when=asyncio.FIRST_COMPLETED)
             if reading.done():
                 return await reading
             self._server.check()
         finally:
-            for task in (reading, ending):
+            for task in (reading, ending, moving):
                 task.cancel()
-            await asyncio.gather(reading, ending, return_exceptions=True)
+            await asyncio.gather(reading, ending, moving, return_exceptions=True)
 
-    async def _read_until(self, done: Callable[[], bool]) -> None:
+    async def _read_until(self, done: Callable[[], bool], bar: Bar) -> None:
         reader = await open_reader(self._data / "log")
         batches = aiter(reader.tail(">", self._watch.position))
-        bar: Bar | None = None
         try:
             while not done():
                 async with asyncio.timeout(_SILENCE_MAX_S):
@@ -214,8 +222,8 @@ class Demonstration:
                 if self._watch.failure:
                     raise DemonstrationError(self._watch.failure)
                 if self._watch.total:
-                    bar = bar or Bar(self._screen, "encode", self._watch.total, "chunks")
-                    bar.update(self._watch.done)
+                    bar.total = self._watch.total
+                    bar.update(self._watch.done, self._screen.aside(f"{self._watch.under_way} under way"))
         except TimeoutError:
             raise DemonstrationError(
                 f"nothing happened for {_SILENCE_MAX_S:.0f} s; mainstem runs --data {self._data} shows where it stands"

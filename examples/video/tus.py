@@ -14,8 +14,8 @@ from urllib.parse import urljoin, urlsplit
 
 import h11
 
-_PIECE_BYTES = 32 << 10
-_SEND_BUFFER_BYTES = 64 << 10
+_PIECE_BYTES = 8 << 10
+_SEND_BUFFER_BYTES = 16 << 10
 _PATIENCE = 20
 _ANSWER_MAX_BYTES = 1 << 16
 

@@ -18,6 +18,7 @@ from examples.video.fetch import fetch_video, playlist_uris
 from examples.video.progress import Bar, Screen
 from examples.video.proxy import CuttingProxy
 from examples.video.report import Rendition, Report, Source, faults
+from tests.support import run, until
 
 
 async def swallow(received: list[int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -53,7 +54,7 @@ async def send(port: int, size_bytes: int) -> bytes:
 def test_the_proxy_cuts_at_byte_counts() -> None:
     """The line is cut exactly at the given counts, over connections, and whole connections pass after that."""
 
-    async def run() -> tuple[list[int], list[bytes], int]:
+    async def cut_twice() -> tuple[list[int], list[bytes], int]:
         received: list[int] = []
         server = await asyncio.start_server(partial(swallow, received), "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
@@ -66,7 +67,7 @@ def test_the_proxy_cuts_at_byte_counts() -> None:
         await server.wait_closed()
         return received, answers, cuts
 
-    received, answers, cuts = asyncio.run(run())
+    received, answers, cuts = run(cut_twice())
     assert cuts == 2
     assert answers[:2] == [b"", b""]
     assert received[2] == 50_000
@@ -193,6 +194,22 @@ def test_on_a_terminal_progress_moves_in_place(monkeypatch: pytest.MonkeyPatch) 
         bar.update(done, note=f"{done} done")
     screen.line("next")
     text = stream.getvalue()
-    assert text.count("\r\x1b[2K") == 3
+    assert 1 < text.count("\r\x1b[2K") <= 3
     assert "8 of 8 chunks" in text
+    assert screen.aside("2 under way") == "2 under way"
     assert text.endswith("\nnext\n")
+
+
+def test_a_bar_keeps_moving_while_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal the clock beside a bar goes on by itself."""
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    bar = Bar(Screen(stream), "decode", 1)
+
+    async def watch() -> None:
+        moving = asyncio.ensure_future(bar.keep_moving())
+        await until(lambda: stream.getvalue().count("decode") > 2)
+        moving.cancel()
+        await asyncio.gather(moving, return_exceptions=True)
+
+    run(watch())
