@@ -41,6 +41,10 @@ class CursorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     dead: int = 0
 
 
+NO_VALUE = msgspec.Raw(b"null")
+"""In place of a value that is large, or no JSON."""
+
+
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     """An event that a group gave up. Its value stays where it is: at ``position`` in ``stream``.
 
@@ -60,7 +64,7 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     error_type: str
     error: str
     key: str = ""
-    value: msgspec.Raw | None = None
+    value: msgspec.Raw = NO_VALUE
 
 
 class Cursor:

@@ -14,7 +14,15 @@ import msgspec
 
 from mainstem.base.codec import NotDecodableError, decode, encode
 from mainstem.base.names import is_system_stream
-from mainstem.bus.cursors import DEAD_PREFIX, GROUP_PREFIX, Cursor, CursorRecord, DeadLetter, FailedAttempts
+from mainstem.bus.cursors import (
+    DEAD_PREFIX,
+    GROUP_PREFIX,
+    NO_VALUE,
+    Cursor,
+    CursorRecord,
+    DeadLetter,
+    FailedAttempts,
+)
 from mainstem.bus.errors import GroupFencedError
 from mainstem.bus.events import event_of
 from mainstem.bus.lanes import Delivery, Lanes
@@ -303,7 +311,7 @@ class ConsumerGroup:
 
 def dead_letter(record: StoredRecord, attempts: int, error: Exception) -> DeadLetter:
     """Return the letter for an event that is given up."""
-    value: msgspec.Raw | None = None
+    value = NO_VALUE
     if len(record.value) <= _SMALL_VALUE_BYTES and _is_json(record.value):
         value = msgspec.Raw(record.value)
     return DeadLetter(
