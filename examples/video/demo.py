@@ -7,6 +7,8 @@ where the time went. The last line is one JSON object (``report.py``); where any
 Environment:
     VIDEO: path of a clip to take instead of the built-in one.
     ONCE: end when all is done, also on a terminal, where it otherwise goes on serving until Ctrl-C.
+    OUT: directory for what runs leave (data, the server's output, the fetched video), ``out`` otherwise; the latest few
+        are kept.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -22,8 +25,9 @@ import msgspec
 
 from examples.video.clip import ClipError, default_clip
 from examples.video.progress import Screen
-from examples.video.report import faults
+from examples.video.report import Report, faults
 from examples.video.run import Demonstration, DemonstrationError
+from mainstem.host.lock import lock_owner_pid
 
 ROOT = Path(__file__).parents[2]
 """The project's directory: clips are kept in ``.cache/demo``, and each run has a directory of its own in ``out``."""
@@ -46,22 +50,30 @@ def choose_clip() -> Path:
     return clip
 
 
+def new_directory() -> Path:
+    """Make a directory for this run, and remove those of earlier runs but the latest few."""
+    out = Path(os.environ.get("OUT") or ROOT / "out").absolute()
+    for old in sorted(path for path in out.glob("????????-??????-*") if path.is_dir())[:-_RUNS_KEPT]:
+        if not lock_owner_pid(old / "data" / "log" / "lock"):  # a run that still serves keeps its directory
+            shutil.rmtree(old)
+    directory = out / f"{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
+    directory.mkdir(parents=True)
+    return directory
+
+
 async def demonstrate(screen: Screen, *, once: bool) -> int:
     """Do it all; return the exit code. On a terminal, and unless ``once``, go on serving until Ctrl-C."""
     began_s = time.monotonic()
-    directory = ROOT / "out" / f"{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
-    directory.mkdir(parents=True)
-    try:
-        demonstration = Demonstration(screen, choose_clip(), directory)
-    except ClipError as error:
-        screen.line(f"\nNot good: {error}")
-        return 1
-    report = demonstration.report
+    report = Report()
+    demonstration: Demonstration | None = None
     try:
         try:
+            clip = choose_clip()
+            directory = new_directory()
+            demonstration = Demonstration(screen, clip, directory, report)
             await demonstration.run()
             wrong = faults(report, demonstration.problems, workers=demonstration.workers)
-        except DemonstrationError as error:
+        except (ClipError, DemonstrationError) as error:
             wrong = [str(error)]
         report.ok = not wrong
         report.wall_s = round(time.monotonic() - began_s, 1)
@@ -69,10 +81,11 @@ async def demonstrate(screen: Screen, *, once: bool) -> int:
             screen.line(f"\nNot good: {sentence}")
         screen.line()
         screen.line(msgspec.json.encode(report).decode())
-        if report.playlist and screen.is_terminal and not once:
+        if demonstration is not None and report.playlist and screen.is_terminal and not once:
             await demonstration.serve_until_interrupted()
     finally:
-        await demonstration.close()
+        if demonstration is not None:
+            await demonstration.close()
     return 0 if report.ok else 1
 
 

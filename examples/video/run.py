@@ -38,21 +38,22 @@ class Demonstration:
         screen: Where it is shown.
         clip: The clip.
         directory: An empty directory for the data, the server's output and the fetched video.
+        report: Filled with what is found.
 
     Attributes:
-        report: What was found so far.
+        report: The same.
         workers: How many chunks are encoded at the same time.
         problems: Sentences about what the renditions are not, compared with the clip.
     """
 
-    def __init__(self, screen: Screen, clip: Path, directory: Path) -> None:
+    def __init__(self, screen: Screen, clip: Path, directory: Path, report: Report) -> None:
         self._screen = screen
         self._clip = clip
         self._directory = directory
         self._data = directory / "data"
         self._server = Server(Path(__file__).with_name("app.py"), directory / "server.log", {"DATA": str(self._data)})
         self._watch = VideoWatch()
-        self.report = Report()
+        self.report = report
         self.workers = media.workers
         self.problems: list[str] = []
 

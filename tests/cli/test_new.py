@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +59,14 @@ def test_the_example_is_what_new_writes(tmp_path: Path) -> None:
     """``examples/hello/app.py`` is the application of ``mainstem new``, to the byte."""
     write_application(tmp_path / "hello")
     assert (tmp_path / "hello" / "app.py").read_text() == (ROOT / "examples" / "hello" / "app.py").read_text()
+
+
+def test_its_own_tests_pass(tmp_path: Path) -> None:
+    """The new application passes its own tests, with warnings as errors, and leaves nothing in its directory."""
+    write_application(tmp_path / "shop")
+    command = [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=tmp_path / "shop", capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+    assert not (tmp_path / "shop" / "data").exists()

@@ -1,0 +1,88 @@
+"""``make run``: the whole demonstration, as a process, off a terminal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from examples.video.clip import default_clip, find_ffmpeg
+from examples.video.demo import choose_clip, demonstrate, main
+from examples.video.report import CHUNKS_MIN, CUTS, Report
+from examples.video.run import Demonstration
+from tests.support import ROOT
+
+FRAMES = 125
+RATE = 25
+
+
+def demonstrate_as_process(clip: str, tmp_path: Path) -> tuple[int, str, Report]:
+    """Run it; return exit code, what it printed, and its last line."""
+    environment = {**os.environ, "ONCE": "1", "VIDEO": clip, "OUT": str(tmp_path)}
+    command = [sys.executable, "-m", "examples.video.demo"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    lines = done.stdout.rstrip().split("\n")
+    return done.returncode, done.stdout + done.stderr, msgspec.json.decode(lines[-1], type=Report)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five seconds of a moving test picture with sound."""
+    path = tmp_path_factory.mktemp("clip") / "test picture.mp4"
+    inputs = ["-f", "lavfi", "-i", f"testsrc2=size=320x180:rate={RATE}", "-f", "lavfi", "-i", "sine=frequency=440"]
+    length = ["-t", str(FRAMES / RATE), "-pix_fmt", "yuv420p", str(path)]
+    subprocess.run([find_ffmpeg(), "-v", "error", *inputs, *length], check=True, timeout=60)
+    return path
+
+
+@pytest.mark.serial
+def test_the_demonstration_is_good(clip: Path, tmp_path: Path, no_children_left: None) -> None:
+    """A broken upload becomes verified video through a kill -9; the last line says so, and the exit code is 0."""
+    code, text, report = demonstrate_as_process(str(clip), tmp_path)
+    assert code == 0, text
+    assert report.ok
+    assert (report.cuts, report.kills, report.playlist_findings) == (CUTS, 1, 0)
+    assert report.chunks >= CHUNKS_MIN
+    assert report.chunks_done_before_kill >= 1
+    assert report.source.frames == FRAMES
+    assert [rendition.frames for rendition in report.renditions] == [FRAMES] * 3
+    assert Path(report.playlist).read_text().startswith("#EXTM3U")
+    assert 0 < report.bytes_sent_again < clip.stat().st_size * 2
+    for part in ("kill -9", "died with its process", "PATCH 3", "encode_chunk", "player", "dashboard"):
+        assert part in text, part
+    assert "\x1b" not in text
+
+
+@pytest.mark.serial
+def test_what_is_no_video_is_told(tmp_path: Path, no_children_left: None) -> None:
+    """A file that is no video ends with exit code 1, a sentence that says why, and a last line that is not ok."""
+    text_file = tmp_path / "notes.mp4"
+    text_file.write_text("This is no video.\n" * 1000)
+    code, text, report = demonstrate_as_process(str(text_file), tmp_path / "out")
+    assert code == 1
+    assert not report.ok
+    assert "Not good: the clip was refused" in text
+
+
+def test_a_clip_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A path that leads nowhere is told before anything is started."""
+    monkeypatch.setenv("VIDEO", "/nowhere/clip.mp4")
+    assert main() == 1
+    output = capsys.readouterr().out.rstrip().split("\n")
+    assert "there is no such file" in output[-2] + output[-3]
+    assert not msgspec.json.decode(output[-1], type=Report).ok
+
+
+def test_the_built_in_clip_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ``VIDEO`` the film is repeated to more than 32 s, into a cache, without leaving anything else there."""
+    made = default_clip(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [made.name]
+    assert default_clip(tmp_path) == made
+    monkeypatch.setenv("VIDEO", str(made))
+    assert choose_clip() == made
+    assert callable(demonstrate)
+    assert Demonstration.__doc__
