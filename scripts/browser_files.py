@@ -1,7 +1,8 @@
 """Bring the browser code of others into ``src/mainstem/web/static/vendor``: git-ignored, and part of every wheel.
 
-What is fetched is named by ``package-lock.json``, with its integrity hashes and no addresses; npm checks them. ``FILES`` says
-what of it is served. A manifest beside the copies tells from what they were made, so that a warm run does nothing.
+What is fetched is named by ``package-lock.json``, with its integrity hashes and no addresses; npm checks them.
+``FILES`` says what of it is served. A manifest beside the copies tells from what they were made, so that a warm run
+does nothing.
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ def copy_files(root: Path) -> None:
 
 
 def ensure(root: Path, *, with_tests: bool = False) -> bool:
-    """Make the browser files (and, for tests, all of ``node_modules``) unless they are current; tell whether work was done."""
+    """Make the browser files (for tests, all of ``node_modules``) unless they are current; tell whether work was
+    done.
+    """
     needs_copies = not is_current(root)
     if not needs_copies and (not with_tests or packages_are_current(root, with_tests=True)):
         return False

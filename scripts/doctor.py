@@ -1,7 +1,7 @@
 """What this machine lacks for a task, and the one command that brings it.
 
-Python packages and browser code come by lock file and need nothing but Python; this is about the programs of the operating
-system, on Debian 12 as packages. ``make run`` needs none of them.
+Python packages and browser code come by lock file and need nothing but Python; this is about the programs of the
+operating system, on Debian 12 as packages. ``make run`` needs none of them.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class BrowserFilesHook(BuildHookInterface):  # type: ignore[misc]  # hatchling has no types
+class BrowserFilesHook(BuildHookInterface[Any]):
     """Runs before a wheel or a source distribution is put together."""
 
     PLUGIN_NAME = "custom"

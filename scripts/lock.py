@@ -1,7 +1,7 @@
 """Write the lock files anew: Python packages with hashes, browser code with integrity; neither with an address.
 
-``requirements/dev.lock`` decides; ``run.lock`` (the library with its media extra, and what the demonstration needs) is a part of
-it. Versions that still fit are kept; ``--upgrade`` takes the newest.
+``requirements/dev.lock`` decides; ``run.lock`` (the library with its media extra, and what the demonstration needs) is
+a part of it. Versions that still fit are kept; ``--upgrade`` takes the newest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Make ``.venv`` hold exactly what the lock files name, and the project itself, editable; do nothing when it does already.
+"""Make ``.venv`` hold what the lock files name, and the project itself, editable; nothing to do when it does already.
 
 Run by the Makefile with any Python of 3.11 or later; uses the standard library only.
 """

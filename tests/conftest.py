@@ -23,8 +23,8 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 def _room_on_the_machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Let a test marked ``serial`` run alone, also when several workers share the run.
 
-    The room is a readers' and writer's lock between the workers. Whoever wants in passes the gate first and holds it while
-    waiting, so that a serial test is not overtaken for ever.
+    The room is a readers' and writer's lock between the workers. Whoever wants in passes the gate first and holds it
+    while waiting, so that a serial test is not overtaken for ever.
     """
     if "PYTEST_XDIST_WORKER" not in os.environ:
         yield

@@ -32,7 +32,7 @@ def test_waiting_for_an_async_predicate() -> None:
 
 def test_waiting_in_vain_says_what_for() -> None:
     """What never becomes true fails at the deadline, with its name."""
-    with pytest.raises(TimedOutError, match=r"not within 0.02 s: the moon"):
+    with pytest.raises(TimedOutError, match=r"not within 0\.02 s: the moon"):
         wait_until(lambda: False, 0.02, what="the moon")
     with pytest.raises(TimedOutError, match="the moon"):
         run(until(lambda: False, 0.02, what="the moon"))
