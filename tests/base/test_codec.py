@@ -61,7 +61,12 @@ class Model:
 def test_values_come_back_by_annotation() -> None:
     """Structs, dataclasses, enums, times, ids, decimals, sets, bytes and paths survive the way through JSON."""
     value = Outer(
-        UUID(int=7), Decimal("1.10"), Colour.RED, Inner(datetime(2026, 1, 2, tzinfo=UTC), {"a"}), b"\x00\xff", PurePosixPath("a/b")
+        UUID(int=7),
+        Decimal("1.10"),
+        Colour.RED,
+        Inner(datetime(2026, 1, 2, tzinfo=UTC), {"a"}),
+        b"\x00\xff",
+        PurePosixPath("a/b"),
     )
     assert decode(encode(value), Outer) == value
 

@@ -107,7 +107,12 @@ def test_after_the_last_attempt_a_dead_letter(tmp_path: Path) -> None:
             await until(lambda: seen == [2])
             record = await until(lambda: log.last("$dead.g"))
             letter = decode(record.value, DeadLetter)
-            assert (letter.position, letter.attempts, letter.error_type, letter.error) == (position, 2, "ValueError", "never")
+            assert (letter.position, letter.attempts, letter.error_type, letter.error) == (
+                position,
+                2,
+                "ValueError",
+                "never",
+            )
             cursors = {r.position: decode(r.value, CursorRecord) for r in await log.read("$group.g")}
             assert cursors[record.position - 1].dead == 1
             assert bus.groups()[0].dead == 1
@@ -144,7 +149,14 @@ def test_a_restart_loses_and_repeats_nothing_that_was_saved(tmp_path: Path) -> N
     life = {"failing": True}
 
     def declare(bus: Bus) -> None:
-        @bus.subscribe("s", group="g", start="beginning", retry=Retry(base_s=0.0, max_attempts=1000) if not life["failing"] else Retry(base_s=30.0, max_attempts=1000, jitter=0))
+        @bus.subscribe(
+            "s",
+            group="g",
+            start="beginning",
+            retry=Retry(base_s=0.0, max_attempts=1000)
+            if not life["failing"]
+            else Retry(base_s=30.0, max_attempts=1000, jitter=0),
+        )
         async def handle(event: Event[int]) -> None:
             seen.append((event.value, event.attempt))
             if event.value == 1 and life["failing"]:
@@ -175,7 +187,12 @@ def test_a_restart_loses_and_repeats_nothing_that_was_saved(tmp_path: Path) -> N
         from mainstem.bus import FailedAttempts
 
         return encode(
-            CursorRecord(saved.pattern, saved.position, saved.done, {position: FailedAttempts(1, 1) for position in saved.attempts})
+            CursorRecord(
+                saved.pattern,
+                saved.position,
+                saved.done,
+                {position: FailedAttempts(1, 1) for position in saved.attempts},
+            )
         )
 
     run(scenario())

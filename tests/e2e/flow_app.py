@@ -1,7 +1,9 @@
 """A process full of durable work, for ``test_kill9_flow.py``, which kills it again and again.
 
-``python -m tests.e2e.flow_app DIRECTORY`` prints ``ready`` when it works and ``finished`` when nothing is left to do. Each execution of a
-step is a line in ``steps.txt``, synced before the step goes on, so that the journal can be compared with what really happened.
+``python -m tests.e2e.flow_app DIRECTORY`` prints ``ready`` when it works and ``finished`` when nothing is left to do.
+Each execution of a
+step is a line in ``steps.txt``, synced before the step goes on, so that the journal can be compared with what really
+happened.
 """
 
 from __future__ import annotations
@@ -121,7 +123,9 @@ def expected(number: int) -> int:
 
 
 async def outcome(handle: RunHandle[Any]) -> Any:
-    """Return a run's result. One that was killed three times without progress is quarantined: someone decides that it goes on."""
+    """Return a run's result. One that was killed three times without progress is quarantined: someone decides that it
+    goes on.
+    """
     while True:
         try:
             return await handle.result()

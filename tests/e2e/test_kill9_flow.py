@@ -1,4 +1,6 @@
-"""``kill -9`` at any moment: every run finishes with the right result, no completed step runs again, no event is lost."""
+"""``kill -9`` at any moment: every run finishes with the right result, no completed step runs again, no event is
+lost.
+"""
 
 from __future__ import annotations
 

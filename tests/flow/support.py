@@ -51,7 +51,9 @@ class App:
 
 
 @asynccontextmanager
-async def running(directory: Path, declare: Callable[[App], object], *, clock: Clock | None = None) -> AsyncIterator[App]:
+async def running(
+    directory: Path, declare: Callable[[App], object], *, clock: Clock | None = None
+) -> AsyncIterator[App]:
     """Run an application; at the end of the block it is stopped in order, unless it was crashed."""
     clock = clock or SystemClock()
     log = await open_log(directory / "log", clock=clock)

@@ -203,7 +203,7 @@ def test_enqueue_from_another_thread(tmp_path: Path) -> None:
         async with running(tmp_path, declare) as app:
             handle = await asyncio.to_thread(lambda: app.work.enqueue(5).wait())
             assert await handle.result() == 5
-            with pytest.raises(InvalidArgumentError, match="await job.enqueue"):
+            with pytest.raises(InvalidArgumentError, match=r"await job\.enqueue"):
                 app.work.enqueue(6).wait()
 
     run(scenario())
@@ -358,7 +358,9 @@ def _line(value: bytes) -> LogLine:
 
 @pytest.mark.usefixtures("no_children_left")
 def test_a_step_in_a_process(tmp_path: Path) -> None:
-    """A CPU-bound step runs in a spawned process, under the run's trace; its logging comes back; its errors are recorded."""
+    """A CPU-bound step runs in a spawned process, under the run's trace; its logging comes back; its errors are
+    recorded.
+    """
 
     async def scenario() -> None:
         async with running(tmp_path, process_steps.declare) as app:

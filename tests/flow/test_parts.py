@@ -73,7 +73,11 @@ _BEGIN: tuple[int, JournalEntry] = (0, Started("work", "workflow", msgspec.Raw(b
         ([(1, RunFailed(_ERROR, "a#1"))], "failed", "Step a#1 failed for good: ValueError: no."),
         ([(1, RunFailed(_ERROR))], "failed", "work raised an error: ValueError: no."),
         ([(1, RunCancelled("enough"))], "cancelled", "It was cancelled: enough."),
-        ([(1, RunPaused("It changed.", "a#1", "b#1"))], "paused", "It changed. Recorded: a#1. Called: b#1. It waits for a decision"),
+        (
+            [(1, RunPaused("It changed.", "a#1", "b#1"))],
+            "paused",
+            "It changed. Recorded: a#1. Called: b#1. It waits",
+        ),
         ([(1, RunQuarantined(3))], "quarantined", "taken over 3 times"),
         ([(1, RunQuarantined(3)), (2, RunResumed("go"))], "running", ""),
     ],
@@ -141,7 +145,9 @@ def test_spans_of_a_run() -> None:
 
 
 def test_an_attempt_that_died_is_a_span() -> None:
-    """What had begun on record and was not ended when another process took over died; the next attempt is its own span."""
+    """What had begun on record and was not ended when another process took over died; the next attempt is its own
+    span.
+    """
     records = journal(
         _BEGIN,
         (1, StepStarted("a#1", "a", 1, "")),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mainstem.flow import Retry, RunPausedError
+from mainstem.flow import Retry, RunPausedError, StepFailedError
 from mainstem.flow.journal import Claimed, RunPaused, RunQuarantined, StepCompleted
 from mainstem.testing import SimulatedClock
 from tests.flow.support import App, running
@@ -148,7 +148,7 @@ def test_a_sleeper_is_not_taken_over_before_it_wakes(tmp_path: Path) -> None:
         async with running(tmp_path, declare, clock=clock) as app:
             result = asyncio.create_task(app.flow.handle("r").result())
             await clock.run_for(7000, step_s=20)
-            await until(lambda: result.done())
+            await until(result.done)
             assert await result == "awake"
             assert await app.types("r") == ["Started", "TimerSet", "Claimed", "RunCompleted"]
 
@@ -208,58 +208,22 @@ def test_a_retrys_waiting_outlives_a_crash(tmp_path: Path) -> None:
 )
 def test_code_that_no_longer_fits_pauses_the_run(tmp_path: Path, change: str, words: str) -> None:
     """The run is paused with what is recorded and what was called; with fitting code it can be resumed."""
-    life = {"change": "", "blocked": True}
-
-    def declare(app: App) -> None:
-        @app.flow.step
-        async def first(number: int) -> int:
-            app.seen.append("first")
-            return number
-
-        @app.flow.step(name="other")
-        async def other(number: int) -> int:
-            return number
-
-        @app.flow.step
-        async def inserted() -> None:
-            app.seen.append("inserted")
-
-        @app.flow.step
-        async def last() -> None:
-            if life["blocked"]:
-                app.seen.append("blocked")
-                await asyncio.Event().wait()
-
-        async def work() -> str:
-            if life["change"] == "inserted":
-                await inserted()
-            if life["change"] == "other arguments":
-                await first(2)
-            elif life["change"] == "renamed":
-                await other(1)
-            elif life["change"] != "left out":
-                await first(1)
-            if life["change"] != "left out":
-                await last()
-            return "done"
-
-        if life["change"] != "not registered":
-            app.work = app.flow.workflow(work)
+    changing = Changing()
 
     async def scenario() -> None:
-        async with running(tmp_path, declare) as app:
+        async with running(tmp_path, changing) as app:
             await app.work.start(id="r")
             await until(lambda: "blocked" in app.seen)
             await app.crash()
-        life["change"], life["blocked"] = change, False
-        async with running(tmp_path, declare) as app:
+        changing.change, changing.blocked = change, False
+        async with running(tmp_path, changing) as app:
             with pytest.raises(RunPausedError) as caught:
                 await app.flow.handle("r").result()
             assert words in str(caught.value)
             assert "inserted" not in app.seen
             assert isinstance((await app.entries("r"))[-1], RunPaused)
-        life["change"] = ""
-        async with running(tmp_path, declare) as app:
+        changing.change = ""
+        async with running(tmp_path, changing) as app:
             handle = app.flow.handle("r")
             assert (await handle.status()).state == "paused"
             await handle.resume("the old code is back")
@@ -267,6 +231,54 @@ def test_code_that_no_longer_fits_pauses_the_run(tmp_path: Path, change: str, wo
             assert app.seen == []  # first() was not executed again
 
     run(scenario())
+
+
+class Changing:
+    """A workflow of two steps whose code can be changed between two lives."""
+
+    def __init__(self) -> None:
+        self.change = ""
+        self.blocked = True
+
+    def __call__(self, app: App) -> None:
+        """Declare it as it is now."""
+
+        @app.flow.step
+        async def first(number: int) -> int:
+            app.seen.append("first")
+            return number
+
+        @app.flow.step
+        async def other(number: int) -> int:
+            return number
+
+        @app.flow.step
+        async def inserted(_number: int) -> None:
+            app.seen.append("inserted")
+
+        @app.flow.step
+        async def last() -> None:
+            if self.blocked:
+                app.seen.append("blocked")
+                await asyncio.Event().wait()
+
+        calls: dict[str, list[Any]] = {
+            "": [first, 1, last],
+            "other arguments": [first, 2, last],
+            "renamed": [other, 1, last],
+            "inserted": [inserted, 1, first, 1, last],
+            "left out": [],
+        }
+
+        async def work() -> str:
+            todo = list(calls[self.change])
+            while todo:
+                step = todo.pop(0)
+                await (step() if step is last else step(todo.pop(0)))
+            return "done"
+
+        if self.change != "not registered":
+            app.work = app.flow.workflow(work)
 
 
 def test_a_wish_that_nobody_read_is_answered_at_the_start(tmp_path: Path) -> None:
@@ -297,7 +309,9 @@ def test_a_wish_that_nobody_read_is_answered_at_the_start(tmp_path: Path) -> Non
 
 
 def test_the_branch_that_failed_fails_again(tmp_path: Path) -> None:
-    """Which branch's error ended a ``gather`` is on record, so a replay raises the same one, whatever finishes first then."""
+    """Which branch's error ended a ``gather`` is on record, so a replay raises the same one, whatever finishes first
+    then.
+    """
     life = {"blocked": True}
 
     def declare(app: App) -> None:
@@ -319,9 +333,10 @@ def test_the_branch_that_failed_fails_again(tmp_path: Path) -> None:
 
         @app.flow.workflow
         async def work() -> str:
+            message = ""
             try:
                 await app.flow.map(slowly_if_first, ["a", "b"])
-            except Exception as error:
+            except StepFailedError as error:
                 message = str(error)
             await last()
             return message

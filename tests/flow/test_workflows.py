@@ -56,9 +56,9 @@ def test_a_step_costs_one_commit(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, declare) as app:
             handle = await app.work.start(10)
-            before = app.log.sync_count
+            before = app.log.sync_count  # type: ignore[attr-defined]
             assert await handle.result() == 90
-            assert app.log.sync_count - before == 11
+            assert app.log.sync_count - before == 11  # type: ignore[attr-defined]
             assert await app.types(handle.id) == ["Started", *["StepCompleted"] * 10, "RunCompleted"]
 
     run(scenario())
@@ -128,7 +128,9 @@ def test_results_are_what_reading_them_back_gives(tmp_path: Path) -> None:
 
 
 def test_the_same_id_is_the_same_run(tmp_path: Path) -> None:
-    """Starting with an id again gives the existing run; with other arguments it is a conflict, and nothing is started."""
+    """Starting with an id again gives the existing run; with other arguments it is a conflict, and nothing is
+    started.
+    """
 
     def declare(app: App) -> None:
         @app.flow.workflow
@@ -157,7 +159,9 @@ def test_the_same_id_is_the_same_run(tmp_path: Path) -> None:
 
 
 def test_a_failing_step_is_retried_then_raised(tmp_path: Path) -> None:
-    """Each failed attempt is on record; the last one is raised into the workflow as ``StepFailedError``, and names its cause."""
+    """Each failed attempt is on record; the last one is raised into the workflow as ``StepFailedError``, and names its
+    cause.
+    """
 
     def declare(app: App) -> None:
         @app.flow.step(retry=Retry(max_attempts=3, base_s=0.001))
@@ -170,9 +174,7 @@ def test_a_failing_step_is_retried_then_raised(tmp_path: Path) -> None:
             try:
                 await fails()
             except StepFailedError as error:
-                assert error.caused_by(ValueError)
-                assert not error.caused_by(KeyError)
-                return f"{error.key} {error.attempt}"
+                return f"{error.key} {error.attempt} {error.caused_by(ValueError)} {error.caused_by(KeyError)}"
             return "fine"
 
         app.work = work
@@ -180,7 +182,7 @@ def test_a_failing_step_is_retried_then_raised(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, declare) as app:
             handle = await app.work.start()
-            assert await handle.result() == "fails#1 3"
+            assert await handle.result() == "fails#1 3 True False"
             assert app.seen == [1, 2, 3]
             failed = [entry for entry in await app.entries(handle.id) if isinstance(entry, StepFailed)]
             assert [bool(entry.retry_at_ns) for entry in failed] == [True, True, False]
@@ -206,7 +208,9 @@ def test_a_failed_run_says_what_failed_and_why(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, declare) as app:
             handle = await app.work.start()
-            with pytest.raises(RunFailedError, match="Step charge#1 failed for good: RuntimeError: card declined") as caught:
+            with pytest.raises(
+                RunFailedError, match="Step charge#1 failed for good: RuntimeError: card declined"
+            ) as caught:
                 await handle.result()
             assert caught.value.error.type == "RuntimeError"
             summary = await handle.status()
@@ -217,7 +221,9 @@ def test_a_failed_run_says_what_failed_and_why(tmp_path: Path) -> None:
 
 
 def test_a_step_from_a_task_of_the_users_is_refused(tmp_path: Path) -> None:
-    """Calls inside a foreign task raise ``StepOutsideBranchError``; native ``gather`` over calls made in the branch is fine."""
+    """Calls inside a foreign task raise ``StepOutsideBranchError``; native ``gather`` over calls made in the branch is
+    fine.
+    """
 
     def declare(app: App) -> None:
         @app.flow.step
@@ -239,7 +245,7 @@ def test_a_step_from_a_task_of_the_users_is_refused(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         async with running(tmp_path, declare) as app:
-            with pytest.raises(RunFailedError, match="right: ms.gather"):
+            with pytest.raises(RunFailedError, match=r"right: ms\.gather"):
                 await (await app.wrong.start()).result()
             assert await (await app.right.start()).result() == [1, 2]
 
@@ -284,7 +290,9 @@ def test_the_first_failure_of_a_gather_cancels_the_rest(tmp_path: Path) -> None:
 
 
 def test_publish_is_in_the_runs_commit(tmp_path: Path) -> None:
-    """An event and the run's record of it are one commit; ``durable`` gives its position; it carries the run's span and entities."""
+    """An event and the run's record of it are one commit; ``durable`` gives its position; it carries the run's span
+    and entities.
+    """
 
     def declare(app: App) -> None:
         @app.flow.workflow
@@ -381,7 +389,9 @@ def test_a_steps_time_limit(tmp_path: Path) -> None:
 
 
 def test_cancel(tmp_path: Path) -> None:
-    """A cancelled run's step may clean up; the run ends as cancelled with the reason, citing the wish; steps leave no result."""
+    """A cancelled run's step may clean up; the run ends as cancelled with the reason, citing the wish; steps leave no
+    result.
+    """
 
     def declare(app: App) -> None:
         @app.flow.step
@@ -467,7 +477,9 @@ def test_outside_of_a_workflow_all_is_ordinary(tmp_path: Path) -> None:
 
 
 def test_an_event_starts_exactly_one_run(tmp_path: Path) -> None:
-    """A workflow on a pattern has one run an event, named after the event's position; a value that does not fit is a dead letter."""
+    """A workflow on a pattern has one run an event, named after the event's position; a value that does not fit is a
+    dead letter.
+    """
 
     def declare(app: App) -> None:
         @app.flow.workflow(on="orders.*", name="fulfil")
@@ -526,7 +538,7 @@ def test_not_started_is_said_with_the_line_that_starts(tmp_path: Path) -> None:
         async with running(tmp_path, declare) as app:
             with pytest.raises(RunNotFoundError):
                 await app.flow.handle("nobody").result()
-        with pytest.raises(FlowNotStartedError, match="lifespan=ms.lifespan"):
+        with pytest.raises(FlowNotStartedError, match=r"lifespan=ms\.lifespan"):
             await app.work.start()
 
     run(scenario())

@@ -249,4 +249,3 @@ def test_the_mutant_is_caught(check: Check, mutant: Mutant, tmp_path: Path, monk
 
 async def _as_coroutine(awaitable: Awaitable[None]) -> None:
     await awaitable
-

@@ -1,12 +1,15 @@
 """Values as JSON, by type annotation: what is written to the log and read back. Never pickle.
 
-JSON's own types, dataclasses, msgspec structs, named tuples, enums, ``datetime``, ``date``, ``time``, ``timedelta``, ``UUID``,
-``Decimal``, sets, tuples, bytes (base64), paths, and models with ``model_dump`` and ``model_validate`` (pydantic) are understood.
+JSON's own types, dataclasses, msgspec structs, named tuples, enums, ``datetime``, ``date``, ``time``, ``timedelta``,
+``UUID``,
+``Decimal``, sets, tuples, bytes (base64), paths, and models with ``model_dump`` and ``model_validate`` (pydantic) are
+understood.
 Not-a-number and the infinities become ``null``, since JSON has none.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
@@ -30,8 +33,10 @@ class NotJsonError(InvalidArgumentError, TypeError):
     def __init__(self, path: str, type_name: str, reason: str = "") -> None:
         detail = f" ({reason})" if reason else ""
         super().__init__(
-            f"{path} is of type {type_name}, which cannot be written as JSON{detail}. Expected JSON's own types, dataclasses, "
-            "msgspec structs, pydantic models, datetimes, UUIDs, Decimals, enums, sets, tuples or bytes. Nothing was done."
+            f"{path} is of type {type_name}, which cannot be written as JSON{detail}. Expected JSON's own types, "
+            "dataclasses, "
+            "msgspec structs, pydantic models, datetimes, UUIDs, Decimals, enums, sets, tuples or bytes. Nothing was "
+            "done."
         )
         self.path = path
         self.type_name = type_name
@@ -141,11 +146,10 @@ _SEARCH_DEPTH_MAX = 64
 
 def _find_culprit(value: object, path: str, depth: int) -> tuple[str, object] | None:
     """Return the innermost part that does not encode, with its path; slow, for error messages only."""
-    try:
+    with contextlib.suppress(
+        TypeError, ValueError, OverflowError, RecursionError
+    ):  # as for encode(): here is the place
         _encoder.encode(value)
-    except Exception:  # the reason is the caller's business; here only the place is sought
-        pass
-    else:
         return None
     if depth < _SEARCH_DEPTH_MAX:
         for name, part in _parts(value):

@@ -31,12 +31,13 @@ _GRACE_S = 5.0
 class Bus:
     """Publish and subscribe over one log.
 
-    Subscriptions are declared before :meth:`start`. :meth:`attach` makes publishing possible; :meth:`start` begins to consume.
+    Subscriptions are declared before :meth:`start`. :meth:`attach` makes publishing possible; :meth:`start` begins to
+    consume.
     """
 
     def __init__(self, clock: Clock, *, random_source: random.Random | None = None) -> None:
         self._clock = clock
-        self._random = random_source or random.Random()  # noqa: S311 (jitter, not a secret)
+        self._random = random_source or random.Random()
         self._log: Log | None = None
         self._subscriptions: dict[str, Subscription] = {}
         self._groups: list[ConsumerGroup] = []
@@ -59,8 +60,10 @@ class Bus:
     ) -> Coroutine[Any, Any, int]:
         """Publish an event; await it.
 
-        Outside a workflow it returns the event's position once the event is durable. Inside a workflow the event is written with the
-        run's next record, at the latest when the run next waits, exactly once however often the run is replayed; the await
+        Outside a workflow it returns the event's position once the event is durable. Inside a workflow the event is
+        written with the
+        run's next record, at the latest when the run next waits, exactly once however often the run is replayed; the
+        await
         returns 0 at once, or with ``durable=True`` the position once it is durable.
 
         Args:
@@ -99,11 +102,14 @@ class Bus:
     ) -> Callable[[H], H]:
         """Declare a handler of events: a consumer group with a durable cursor.
 
-        Each event is handled at least once. Events of one stream and key are handled in order, one at a time; a failing one is retried
-        and holds back its own key only; after the last attempt it goes to ``$dead.<group>``. A plain function runs in a thread.
+        Each event is handled at least once. Events of one stream and key are handled in order, one at a time; a
+        failing one is retried
+        and holds back its own key only; after the last attempt it goes to ``$dead.<group>``. A plain function runs in
+        a thread.
 
         Args:
-            pattern: Streams, such as ``"orders.*"`` or ``"orders.>"``. One that begins with a wildcard does not match the
+            pattern: Streams, such as ``"orders.*"`` or ``"orders.>"``. One that begins with a wildcard does not match
+                the
                 system's streams.
             group: The cursor's name; by default the function's module and name.
             retry: When a failed event is tried again; by default 5 attempts.
@@ -173,7 +179,8 @@ class Bus:
             )
         if subscription.group in self._subscriptions:
             raise DuplicateGroupError(
-                f"group {subscription.group!r} has a handler already. Nothing was changed. Give each handler a group of its own: "
+                f"group {subscription.group!r} has a handler already. Nothing was changed. Give each handler a group "
+                "of its own: "
                 "@ms.subscribe(pattern, group='another-name')."
             )
         self._subscriptions[subscription.group] = subscription

@@ -1,4 +1,6 @@
-"""What a consumer group has done, as it is written to ``$group.<name>``; and what it gave up on, in ``$dead.<name>``. Pure."""
+"""What a consumer group has done, as it is written to ``$group.<name>``; and what it gave up on, in ``$dead.<name>``.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Cursor:
-    """A group's cursor in memory: what was taken in and what of it is done. Taken in means: in order, each position once."""
+    """A group's cursor in memory: what was taken in and what of it is done. Taken in means: in order, each position
+    once.
+    """
 
     def __init__(self, start: CursorRecord) -> None:
         self.pattern = start.pattern

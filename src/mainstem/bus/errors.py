@@ -18,7 +18,8 @@ class BusNotStartedError(BusError):
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            f"{what}: the application is not running. Nothing was written. Start it with the web application's lifespan "
+            f"{what}: the application is not running. Nothing was written. Start it with the web application's "
+            "lifespan "
             "(FastAPI(lifespan=ms.lifespan)), or with 'async with ms:'."
         )
 

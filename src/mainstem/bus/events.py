@@ -73,7 +73,9 @@ PublishHook = Callable[[Outgoing], "Coroutine[Any, Any, int] | None"]
 """Takes an event over, or answers ``None``: then it is appended at once."""
 
 publish_hook: ContextVar[PublishHook | None] = ContextVar("mainstem_publish_hook", default=None)
-"""Set in the context of a workflow, so that its events go with its own records; the bus knows nothing else of workflows."""
+"""Set in the context of a workflow, so that its events go with its own records; the bus knows nothing else of
+workflows.
+"""
 
 
 def check_about(about: Iterable[str]) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from mainstem.bus.retry import Retry
 from mainstem.host.clock import Clock
 from mainstem.log.contract import TRACEPARENT, Append, Log, Record, StoredRecord
 from mainstem.log.errors import AppendOutcomeUnknownError, LogClosedError, NotWrittenError, PositionConflictError
-from mainstem.trace.context import TraceContext, new_trace, parse_traceparent, use_trace
+from mainstem.trace.context import new_trace, parse_traceparent, use_trace
 
 _logger = logging.getLogger(__name__)
 
@@ -67,7 +67,8 @@ class GroupStatus(msgspec.Struct, frozen=True):
 
     Attributes:
         position: Everything up to here is done.
-        lag: Events that were read and are not done, plus, while the group is too busy to read on, the log's records behind the
+        lag: Events that were read and are not done, plus, while the group is too busy to read on, the log's records
+            behind the
             last one read (an upper bound: other streams' records are among them).
         in_flight: Events with the handler at this moment.
         retrying: Events that wait for their next attempt.
@@ -213,7 +214,7 @@ class ConsumerGroup:
         try:
             with use_trace(origin.child("group", self._subscription.group, str(record.position), str(attempt))):
                 await self._call_handler(record, attempt)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (a handler's: whatever it is, the event has failed)
             self._failed(delivery, attempt, error)
         else:
             self._cursor.finish(record.position)
@@ -296,14 +297,16 @@ class ConsumerGroup:
                 return (await self._log.append_many(appends))[0]
             except PositionConflictError as conflict:
                 raise GroupFencedError(
-                    f"group {self._subscription.group!r}: its cursor is at position {conflict.actual}, this process wrote "
+                    f"group {self._subscription.group!r}: its cursor is at position {conflict.actual}, this process "
+                    "wrote "
                     f"{conflict.expected} last. Another process owns the group; this one stopped handling its events."
                 ) from conflict
             except (LogClosedError, AppendOutcomeUnknownError):
                 raise
             except NotWrittenError as error:
-                # A full disk: what was handled is not lost, only handled again if the process ends before there is room.
-                _logger.error(
+                # A full disk: what was handled is not lost, only handled again if the process ends before there is
+                # room.
+                _logger.warning(
                     "group %s: its cursor could not be saved, trying again: %s", self._subscription.group, error
                 )
                 await self._clock.sleep(_FULL_RETRY_S)

@@ -1,4 +1,6 @@
-"""Which events may be handled now: order per key, at most so many at once, retries at their time. Pure; time is an argument."""
+"""Which events may be handled now: order per key, at most so many at once, retries at their time. Pure; time is an
+argument.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ class Delivery(msgspec.Struct, eq=False):
 class Lanes:
     """The events that a group has read and not finished.
 
-    The first of each lane is ready, waits for its retry, or is being handled; those behind it wait for it. So a failing event holds
+    The first of each lane is ready, waits for its retry, or is being handled; those behind it wait for it. So a
+    failing event holds
     back its own key only.
     """
 

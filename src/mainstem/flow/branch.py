@@ -15,17 +15,21 @@ if TYPE_CHECKING:
 
 
 class Branch:
-    """A line of calls within a run, one after the other: the workflow function itself, or one branch of a ``gather`` or ``map``.
+    """A line of calls within a run, one after the other: the workflow function itself, or one branch of a ``gather``
+    or ``map``.
 
-    Calls get their keys here, at the moment of the call: prefix of the branch, name, and how often the name was called in this branch.
+    Calls get their keys here, at the moment of the call: prefix of the branch, name, and how often the name was called
+    in this branch.
     So a key does not depend on what other branches do meanwhile.
 
     Attributes:
         prefix: Empty for the workflow function, ``map#1[17]/`` for a branch.
         task: The task that runs it; calls from another are refused.
         queued_ns: Since when its next call has waited for its turn, wall clock; 0 for not at all.
-        passed: How often the run had been taken over when the last record was made that the branch got past. A call that comes after
-            that record was not started by the processes before it: what is called after one that this process made is new for certain.
+        passed: How often the run had been taken over when the last record was made that the branch got past. A call
+            that comes after
+            that record was not started by the processes before it: what is called after one that this process made is
+            new for certain.
     """
 
     __slots__ = ("_counts", "passed", "prefix", "queued_ns", "run", "task")
@@ -66,12 +70,19 @@ class Branch:
         return self.prefix + local
 
 
+class RunFace(msgspec.Struct, frozen=True):
+    """As much of a run as is known in a worker process."""
+
+    id: str
+    function: str
+
+
 class Attempt:
     """The attempt at a step that the running code belongs to."""
 
     __slots__ = ("key", "number", "run")
 
-    def __init__(self, run: Run, key: str, number: int) -> None:
+    def __init__(self, run: Run | RunFace, key: str, number: int) -> None:
         self.run = run
         self.key = key
         self.number = number

@@ -231,7 +231,7 @@ class Engine:
         if queue is not None:
             queue.release()
 
-    def ended(self, run: Run, final: JournalEntry | None, error: BaseException | None) -> None:
+    def ended(self, run: Run, final: JournalEntry | None) -> None:
         """The run is no longer resident; ``final`` is durable."""
         del self.runs[run.id]
         if run.ending is not None and run.ending.error is not None:
@@ -246,9 +246,9 @@ class Engine:
             _logger.error(
                 "run %s is paused: %s Recorded: %s. Called: %s.", run.id, final.reason, final.recorded, final.called
             )
-        self.tell(run.id, final, error)
+        self.tell(run.id, final)
 
-    def tell(self, run_id: str, final: JournalEntry, error: BaseException | None = None) -> None:
+    def tell(self, run_id: str, final: JournalEntry) -> None:
         """Tell those who wait for a run how it ended (or why it waits)."""
         for watcher in self._watchers.pop(run_id, ()):
             if not watcher.done():
@@ -270,10 +270,8 @@ class Engine:
 
     def journal_lost(self, run: Run, error: Exception) -> None:
         """A run's journal could not be written: fenced, or the log's life in this process has ended."""
-        if (
-            isinstance(error, LogError)
-            and not isinstance(error, (NotWrittenError,))
-            or isinstance(error, LogClosedError)
+        if (isinstance(error, LogError) and not isinstance(error, (NotWrittenError,))) or isinstance(
+            error, LogClosedError
         ):
             self._lose_log(error)
         else:
@@ -368,6 +366,7 @@ class Engine:
         """Make an open run ours, durably, and go on with it.
 
         Args:
+            run_id: The run.
             resumed: Someone decided that a waiting run is to be tried again.
         """
         begun = False
@@ -375,11 +374,11 @@ class Engine:
             async with self._resuming:
                 begun = await self._take_over(run_id, resumed)
         except PositionConflictError as conflict:
-            _logger.error("run %s: something else wrote to its journal; it is left alone: %s", run_id, conflict)
+            _logger.warning("run %s: something else wrote to its journal; it is left alone: %s", run_id, conflict)
         except LogClosedError as error:
             self._lose_log(error)
         except NotWrittenError as error:
-            _logger.error("run %s could not be taken over, trying again: %s", run_id, error)
+            _logger.warning("run %s could not be taken over, trying again: %s", run_id, error)
             self.timers.at(self.clock.monotonic_s() + _RETRY_S, lambda: self.spawn(self.take_over(run_id, resumed)))
             begun = True  # it keeps its place
         finally:

@@ -19,7 +19,8 @@ class FlowNotStartedError(FlowError):
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            f"{what}: the application is not running. Nothing was written. Start it with the web application's lifespan "
+            f"{what}: the application is not running. Nothing was written. Start it with the web application's "
+            "lifespan "
             "(FastAPI(lifespan=ms.lifespan)), or with 'async with ms:'."
         )
 
@@ -37,17 +38,21 @@ class DuplicateNameError(FlowError):
 
 
 class StepOutsideBranchError(FlowError):
-    """A step was called from a task of the caller's own making, where the order of calls is not the same on every replay."""
+    """A step was called from a task of the caller's own making, where the order of calls is not the same on every
+    replay.
+    """
 
     code = "step-outside-branch"
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"{name}() was called from a task that mainstem did not make, so its place in the run's history would depend on chance. "
+            f"{name}() was called from a task that mainstem did not make, so its place in the run's history would "
+            "depend on chance. "
             f"The step did not run.\n"
             f"  wrong: asyncio.gather(one(a), one(b)), asyncio.create_task(one(a)) or asyncio.wait_for(one(a), 5), "
             f"where one() calls {name}()\n"
-            f"  right: ms.gather(one(a), one(b)) or ms.map(one, [a, b]); a time limit belongs to the step: @ms.step(timeout_s=5)"
+            "  right: ms.gather(one(a), one(b)) or ms.map(one, [a, b]); a time limit belongs to the step: "
+            "@ms.step(timeout_s=5)"
         )
 
 
@@ -72,7 +77,9 @@ class StepFailedError(FlowError):
         self.error = error
 
     def caused_by(self, *types: type[BaseException]) -> bool:
-        """Tell whether the step's error was exactly of one of these types (by name: the history keeps no exception objects)."""
+        """Tell whether the step's error was exactly of one of these types (by name: the history keeps no exception
+        objects).
+        """
         return any(self.error.type == type_name(one) for one in types)
 
 

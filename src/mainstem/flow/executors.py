@@ -82,7 +82,9 @@ class Executors:
         return recorded.round_trip(await result if recorded.is_async else result)
 
     async def call_plainly(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call a step outside of a workflow: an ordinary call, in the place where the step runs; nothing is recorded."""
+        """Call a step outside of a workflow: an ordinary call, in the place where the step runs; nothing is
+        recorded.
+        """
         function = step.recorded.function
         if step.recorded.is_async:
             return await function(*args, **kwargs)

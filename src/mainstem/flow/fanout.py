@@ -25,7 +25,8 @@ Work = Callable[[], Awaitable[Any]]
 async def fan_out(parent: Branch, key: str, name: str, work: Sequence[Work], max_concurrency: int | None) -> list[Any]:
     """Run branches within a run and return their results, in order.
 
-    When one fails the others are cancelled and awaited, and its error is raised; which one it was is on record, so that it is the
+    When one fails the others are cancelled and awaited, and its error is raised; which one it was is on record, so
+    that it is the
     same on replay.
     """
     run = parent.run
@@ -120,7 +121,8 @@ class _Fan:
             try:
                 await asyncio.wait(open_tasks)
             except asyncio.CancelledError:
-                # Cancelled ourselves meanwhile: nobody may be left running behind our back, so this is passed on afterwards.
+                # Cancelled ourselves meanwhile: nobody may be left running behind our back, so this is passed on
+                # afterwards.
                 interrupted = True
                 for task in open_tasks:
                     task.cancel()
@@ -151,6 +153,7 @@ class Given:
         self.awaitable = awaitable
 
     def __call__(self) -> Awaitable[Any]:
+        """Return it."""
         return self.awaitable
 
 

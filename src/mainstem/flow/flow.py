@@ -6,7 +6,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
 
@@ -60,7 +60,7 @@ class Flow:
     ) -> None:
         self._bus = bus
         self.clock = clock
-        self._random = random_source or random.Random()  # noqa: S311 (jitter, not a secret)
+        self._random = random_source or random.Random()
         self._executors = Executors(process_count)
         self._steps: dict[str, Step[..., Any]] = {}
         self._functions: dict[str, Workflow[..., Any] | Job[..., Any]] = {}
@@ -81,13 +81,14 @@ class Flow:
     @overload
     def step(
         self,
+        /,
         *,
         retry: Retry | None = None,
         timeout_s: float | None = None,
         executor: ExecutorName | None = None,
         record_start: bool = False,
         name: str | None = None,
-    ) -> _StepDecorator: ...
+    ) -> StepDecorator: ...
     def step(
         self,
         function: Callable[..., Any] | None = None,
@@ -102,12 +103,16 @@ class Flow:
         """Declare a step: within a workflow its result is durable, and a replay takes it from there.
 
         Args:
+            function: The function, where the decorator stands without options.
             retry: When a failed attempt is tried again; by default it is not.
-            timeout_s: Limit of one attempt, which then has failed with ``TimeoutError``. A thread cannot be stopped: it runs on, its
+            timeout_s: Limit of one attempt, which then has failed with ``TimeoutError``. A thread cannot be stopped:
+                it runs on, its
                 result is dropped. A worker process is killed.
-            executor: ``"inline"`` (on the event loop; default of coroutine functions), ``"thread"`` (default of plain ones) or
+            executor: ``"inline"`` (on the event loop; default of coroutine functions), ``"thread"`` (default of plain
+                ones) or
                 ``"process"`` (spawned; arguments and result pass as JSON; the function is a module's top-level name).
-            record_start: Make each attempt's start durable before work begins: one more commit, and ``attempt`` is exact.
+            record_start: Make each attempt's start durable before work begins: one more commit, and ``attempt`` is
+                exact.
             name: Name in histories; by default the function's.
         """
 
@@ -115,7 +120,8 @@ class Flow:
             recorded = RecordedFunction(function, name)
             if executor == "process" and "<" in function.__qualname__:
                 raise InvalidArgumentError(
-                    f"{recorded.where}: a step in a process is found by its name in its module; define it at the module's top level."
+                    f"{recorded.where}: a step in a process is found by its name in its module; define it at the "
+                    "module's top level."
                 )
             step: Step[..., Any] = Step(
                 recorded,
@@ -135,6 +141,7 @@ class Flow:
     @overload
     def workflow(
         self,
+        /,
         *,
         on: str | None = None,
         name: str | None = None,
@@ -154,7 +161,9 @@ class Flow:
         """Declare a workflow: an async function that is replayed after a crash, so it does its work in steps.
 
         Args:
-            on: Pattern of streams: each event starts one run, exactly once, with the event's value as its argument. The run's id is
+            function: The function, where the decorator stands without options.
+            on: Pattern of streams: each event starts one run, exactly once, with the event's value as its argument.
+                The run's id is
                 ``<name>-<position of the event>``.
             name: Name in histories; by default the function's.
             timeout_s: Limit of a whole run, from its start; it then fails with ``TimeoutError``.
@@ -193,7 +202,8 @@ class Flow:
         """Declare a job: a durable function of one step, in a queue.
 
         Args:
-            queue: Its queue. Concurrency and rate are those of the queue: of several jobs in it one names them, or all the same.
+            queue: Its queue. Concurrency and rate are those of the queue: of several jobs in it one names them, or all
+                the same.
             concurrency: Most of the queue's jobs at once; 8 by default.
             rate_limit: Most starts in a period, such as ``"100/m"`` (``s``, ``m``, ``h``, ``d``).
             retry: When a failed attempt is tried again; by default 5 attempts.
@@ -237,7 +247,8 @@ class Flow:
     def _add_name(self, names: dict[str, Any], name: str, what: Any, recorded: RecordedFunction) -> None:
         if name in names:
             raise DuplicateNameError(
-                f"{recorded.where}: {name!r} is the name of {names[name].recorded.where} already. Nothing was changed. Give it another "
+                f"{recorded.where}: {name!r} is the name of {names[name].recorded.where} already. Nothing was changed. "
+                "Give it another "
                 f"one with name='...'."
             )
         if self.engine is not None:
@@ -295,7 +306,9 @@ class Flow:
     async def start_run(
         self, recorded: RecordedFunction, started: Started, run_id: str | None, about: tuple[str, ...]
     ) -> RunHandle[Any]:
-        """Make a run exist, and begin it; an existing one of the same id, function and arguments is returned as it is."""
+        """Make a run exist, and begin it; an existing one of the same id, function and arguments is returned as it
+        is.
+        """
         engine = self.engine
         if engine is None or engine.draining:
             raise FlowNotStartedError(f"start of {recorded.name}")
@@ -374,7 +387,8 @@ class Flow:
     def gather(self, *awaitables: Awaitable[Any]) -> Coroutine[Any, Any, tuple[Any, ...]]:
         """Await several things at once; return their results, in order.
 
-        Each is a branch with a history of its own. When one fails the others are cancelled and awaited, then its error is raised.
+        Each is a branch with a history of its own. When one fails the others are cancelled and awaited, then its error
+        is raised.
         """
         check_fan(len(awaitables), None)
         work: list[Work] = [Given(one) for one in awaitables]
@@ -391,9 +405,11 @@ class Flow:
     def map(
         self, function: Callable[[T], Awaitable[R]], items: Iterable[T], *, max_concurrency: int | None = None
     ) -> Coroutine[Any, Any, list[R]]:
-        """Call an async function (or a step) for each item, at most ``max_concurrency`` at once; return the results, in order.
+        """Call an async function (or a step) for each item, at most ``max_concurrency`` at once; return the results,
+        in order.
 
-        Each item is a branch with a history of its own, numbered by its place. On the first failure the others are cancelled and
+        Each item is a branch with a history of its own, numbered by its place. On the first failure the others are
+        cancelled and
         awaited, then its error is raised.
         """
         listed = list(items)
@@ -410,16 +426,13 @@ class Flow:
         return mapped()
 
 
-class _StepDecorator:
-    """What ``flow.step(...)`` returns; for type checkers only."""
+class StepDecorator(Protocol):
+    """What ``flow.step(...)`` returns: it makes a step of a coroutine function or of a plain one."""
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> Step[P, R]: ...
-    def __call__(self, function: Callable[..., Any], /) -> Any:
-        """Declare the function as a step."""
-        raise TypeError("use Flow.step")
 
 
 def _check_concurrency(concurrency: int) -> int:

@@ -55,7 +55,7 @@ class RecordedFunction:
 
     def __init__(self, function: Callable[..., Any], name: str | None) -> None:
         self.function = function
-        self.name = check_name(name or getattr(function, "__name__", ""))
+        self.name = check_name(name or function.__name__)
         self.is_async = inspect.iscoroutinefunction(function)
         self._hints: dict[str, Any] | None = None
         self._result: msgspec.json.Decoder[Any] | None = None
@@ -129,7 +129,8 @@ class RecordedFunction:
         for name in reserved:
             if name in inspect.signature(self.function).parameters:
                 raise InvalidArgumentError(
-                    f"{self.where}: the parameter {name!r} has the name of an option of starting it. Rename the parameter, "
+                    f"{self.where}: the parameter {name!r} has the name of an option of starting it. Rename the "
+                    "parameter, "
                     f"for instance {name}_ or {self.name}_{name}."
                 )
 
@@ -142,7 +143,8 @@ def check_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise InvalidArgumentError(
-            f"{name!r} cannot name a step, workflow or job: expected a letter or '_', then letters, digits, '_', '.' or '-', 100 at most. "
+            f"{name!r} cannot name a step, workflow or job: expected a letter or '_', then letters, digits, '_', '.' "
+            "or '-', 100 at most. "
             "Give it one with name='...'."
         )
     return name

@@ -258,7 +258,9 @@ def describe_pause(entry: RunPaused | RunQuarantined) -> str:
 
 
 def describe_failure(run: RunFold) -> str:
-    """Return a sentence for a run with trouble: what failed, at which attempt, why, and what happens next. Empty when all is well."""
+    """Return a sentence for a run with trouble: what failed, at which attempt, why, and what happens next. Empty when
+    all is well.
+    """
     if run.ending == "failed" and run.error is not None:
         what = f"Step {run.failed_step} failed for good" if run.failed_step else f"{run.function} raised an error"
         return f"{what}: {run.error.type}: {run.error.message}. The run ended; nothing is tried again."
@@ -316,7 +318,8 @@ class History:
         fold: The run's state.
         started: The first record's entry.
         keys: What is on record, by key.
-        uncalled: Keys that the code has not called yet, by the prefix of their branch, without that prefix; ``gather`` and ``map``
+        uncalled: Keys that the code has not called yet, by the prefix of their branch, without that prefix; ``gather``
+            and ``map``
             count as called keys of the branch in which they were made.
     """
 

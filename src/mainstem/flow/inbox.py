@@ -69,7 +69,7 @@ class Inbox:
         try:
             return msgspec.json.decode(value, type=InboxMessage)
         except msgspec.MsgspecError as error:
-            _logger.error(
+            _logger.warning(
                 "%s position %d: not a wish that this version knows, passed over: %s", stream, position, error
             )
             return None

@@ -1,6 +1,7 @@
 """The records of a run's journal, ``$run.<id>``: what a run is, in the order in which it came to be.
 
-Each is JSON with a ``type``. Times are those of the record, but for the start of work, which is carried here because a step
+Each is JSON with a ``type``. Times are those of the record, but for the start of work, which is carried here because a
+step
 costs one commit: its result. ``key`` is a step's identity within its run: branch path, name and occurrence, such as
 ``map#1[17]/charge#1``.
 """
@@ -101,7 +102,8 @@ class StepFailed(msgspec.Struct, frozen=True, omit_defaults=True, tag="step_fail
     """An attempt failed.
 
     Attributes:
-        retry_at_ns: Wall-clock time of the next attempt; 0 when there is none and the error is raised into the workflow.
+        retry_at_ns: Wall-clock time of the next attempt; 0 when there is none and the error is raised into the
+            workflow.
     """
 
     key: str
@@ -140,7 +142,8 @@ class Published(msgspec.Struct, frozen=True, omit_defaults=True, tag="published"
 
 
 class GatherFailed(msgspec.Struct, frozen=True, tag="gather_failed"):
-    """A ``gather`` or ``map`` ended with the error of one branch, the others were cancelled: on replay that branch fails again.
+    """A ``gather`` or ``map`` ended with the error of one branch, the others were cancelled: on replay that branch
+    fails again.
 
     Attributes:
         branch: Index of the branch whose error it was.
@@ -204,13 +207,17 @@ class RunResumed(msgspec.Struct, frozen=True, omit_defaults=True, tag="resumed")
 
 
 class Released(msgspec.Struct, frozen=True, tag="released"):
-    """A process that was shut down in order let go of the run in mid work; the next one takes it over, and that is no sign of trouble."""
+    """A process that was shut down in order let go of the run in mid work; the next one takes it over, and that is no
+    sign of trouble.
+    """
 
     process: str
 
 
 class RunQuarantined(msgspec.Struct, frozen=True, tag="quarantined"):
-    """The run was taken over too often without progress; it waits for a decision, and the application came up without it."""
+    """The run was taken over too often without progress; it waits for a decision, and the application came up without
+    it.
+    """
 
     claims: int
 

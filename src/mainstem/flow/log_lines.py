@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from mainstem.flow.branch import Attempt, scope
+from mainstem.flow.branch import Attempt, RunFace, scope
 from mainstem.flow.journal import LogLine
 
 if TYPE_CHECKING:
@@ -35,11 +35,13 @@ class RunLogHandler(logging.Handler):
         if here is None or record.name.startswith("mainstem."):
             return
         run = here.run
+        if isinstance(run, RunFace):
+            return  # a worker process, which has a handler of its own
         if not isinstance(here, Attempt) and run.uncalled:
             return  # workflow code that is being replayed: its lines were kept the first time
         try:
             message = self.format(record)[:LINE_MAX_CHARS]
-        except Exception:
+        except Exception:  # noqa: BLE001 (a message that cannot be formatted: as logging does it)
             self.handleError(record)
             return
         key, attempt = (here.key, here.number) if isinstance(here, Attempt) else ("", 0)
@@ -77,5 +79,5 @@ def _flush(run: Run) -> None:
 def keep_line(line: LogLine) -> None:
     """Keep a line that came from a worker process, for the run whose step is waiting for that worker."""
     here = scope.get()
-    if here is not None:
+    if here is not None and not isinstance(here.run, RunFace):
         add_line(here.run, line)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -52,8 +53,8 @@ class Worker:
             env=_environment(),
         )
         worker = cls(process)
-        main_path = getattr(sys.modules.get("__main__"), "__file__", None) or ""
-        await worker._send(Hello(list(sys.path), os.path.abspath(main_path) if main_path else "", os.getpid()))
+        main_path = _main_path()
+        await worker._send(Hello(list(sys.path), main_path, os.getpid()))
         return worker
 
     async def _send(self, message: msgspec.Struct) -> None:
@@ -89,9 +90,14 @@ class Worker:
         await self._process.wait()
 
 
+def _main_path() -> str:
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    return str(Path(path).resolve()) if path else ""
+
+
 def _environment() -> dict[str, str]:
     """Return the worker's environment: ours, with mainstem itself on the import path, wherever it was imported from."""
-    package_parent = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    package_parent = str(Path(__file__).resolve().parents[2])
     paths = [package_parent, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 

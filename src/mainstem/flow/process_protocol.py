@@ -1,4 +1,6 @@
-"""What a pool and its worker processes say to each other: frames of a length (4 bytes, big endian) and JSON. Never pickle."""
+"""What a pool and its worker processes say to each other: frames of a length (4 bytes, big endian) and JSON. Never
+pickle.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """A worker process: reads requests from its standard input, carries them out, answers on what was its standard output.
 
-Started by :mod:`mainstem.flow.process_pool` as ``python -m mainstem.flow.process_worker``. It ends with its parent: by signal
+Started by :mod:`mainstem.flow.process_pool` as ``python -m mainstem.flow.process_worker``. It ends with its parent: by
+signal
 (``PR_SET_PDEATHSIG``), and because its standard input ends.
 """
 
@@ -20,10 +21,10 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from mainstem.flow.branch import Attempt, scope
+from mainstem.flow.branch import Attempt, RunFace, scope
 from mainstem.flow.errors import StepFailedError
-from mainstem.flow.log_lines import LINE_MAX_CHARS
 from mainstem.flow.journal import LogLine
+from mainstem.flow.log_lines import LINE_MAX_CHARS
 from mainstem.flow.process_protocol import LENGTH_BYTES, Answer, Hello, Line, Request, body_bytes, frame
 from mainstem.flow.run import error_info
 from mainstem.flow.steps import Step, may_retry
@@ -65,7 +66,7 @@ class _Lines(logging.Handler):
             return
         try:
             message = self.format(record)[:LINE_MAX_CHARS]
-        except Exception:
+        except Exception:  # noqa: BLE001 (a message that cannot be formatted: as logging does it)
             self.handleError(record)
             return
         line = LogLine(time.time_ns(), record.levelname, record.name, message, request.key, request.attempt)
@@ -74,7 +75,9 @@ class _Lines(logging.Handler):
 
 
 class _Modules:
-    """Finds steps in the user's modules; the file that is ``__main__`` in the parent is loaded under another name, once."""
+    """Finds steps in the user's modules; the file that is ``__main__`` in the parent is loaded under another name,
+    once.
+    """
 
     def __init__(self, hello: Hello) -> None:
         self._main_path = hello.main_path
@@ -103,7 +106,7 @@ def _carry_out(found: Any, request: Request) -> Answer:
         if inspect.isawaitable(result):
             result = asyncio.run(_finish(result))
         return Answer(msgspec.Raw(step.recorded.round_trip(result)[0]))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (the user's: it is what the answer tells)
         retryable = step is not None and may_retry(step.retry, error, 0)
         return Answer(
             error=error.error if isinstance(error, StepFailedError) else error_info(error), retryable=retryable
@@ -131,25 +134,17 @@ def main() -> None:
     while (body := _read(source)) is not None:
         request = msgspec.json.decode(body, type=Request)
         lines.of(request)
-        scope.set(Attempt(_RunFace(request), request.key, request.attempt))
+        scope.set(Attempt(RunFace(request.run_id, request.function), request.key, request.attempt))
         with use_trace(parse_traceparent(request.traceparent)):
             try:
                 found = modules.find(request.module, request.qualname)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (the user's module: it is what the answer tells)
                 answer = Answer(error=error_info(error))
             else:
                 answer = _carry_out(found, request)
         lines.of(None)
         sink.write(frame(answer))
         sink.flush()
-
-
-class _RunFace:
-    """As much of a run as ``current_run`` shows."""
-
-    def __init__(self, request: Request) -> None:
-        self.id = request.run_id
-        self.function = request.function
 
 
 if __name__ == "__main__":

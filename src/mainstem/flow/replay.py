@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 async def enter(branch: Branch, key: str, kind: str, called: str) -> Past | None:
     """Return what is on record for a call, or ``None`` when it is new.
 
-    Stops the run, and never returns, when something else is on record there, or when the call is new although the branch still has
+    Stops the run, and never returns, when something else is on record there, or when the call is new although the
+    branch still has
     recorded calls that were not made. Raises ``CancelledError`` when the run is being stopped.
     """
     run = branch.run

@@ -65,10 +65,25 @@ class Run:
     """
 
     __slots__ = (
-        "about", "abandoned",
-        "claims", "constructs", "ending", "engine", "function", "headers", "id", "journal", "kind",
-        "line_count", "line_timer", "past",
-        "pending", "root", "task", "trace", "uncalled",
+        "abandoned",
+        "about",
+        "claims",
+        "constructs",
+        "ending",
+        "engine",
+        "function",
+        "headers",
+        "id",
+        "journal",
+        "kind",
+        "line_count",
+        "line_timer",
+        "past",
+        "pending",
+        "root",
+        "task",
+        "trace",
+        "uncalled",
     )  # fmt: skip
 
     def __init__(
@@ -153,7 +168,7 @@ class Run:
                     )
         except asyncio.CancelledError as cancelled:
             error = cancelled
-        except Exception as raised:
+        except Exception as raised:  # noqa: BLE001 (the user's code: whatever it is, the run has failed)
             error = raised
         await self._end(final, error)
 
@@ -174,7 +189,7 @@ class Run:
                     await asyncio.wait([waiter])
             if waiter.cancelled():
                 final = None
-        self.engine.ended(self, final, error)
+        self.engine.ended(self, final)
 
     def _left_over(self) -> list[str]:
         """Return the recorded keys that the code never called, but for those in branches that were cancelled."""

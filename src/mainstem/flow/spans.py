@@ -1,4 +1,6 @@
-"""Spans of a run, derived from its records: so a replay never doubles them, and what a crash cut off is visible. Pure."""
+"""Spans of a run, derived from its records: so a replay never doubles them, and what a crash cut off is visible.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ def run_spans(records: Iterable[StoredRecord], *, now_ns: int) -> list[Span]:
     """Return the spans of one run.
 
     Args:
-        records: Those of ``$run.<id>`` and of ``$lines.<id>``, each stream in order. A journal without its beginning gives nothing.
+        records: Those of ``$run.<id>`` and of ``$lines.<id>``, each stream in order. A journal without its beginning
+            gives nothing.
         now_ns: The moment of looking: a sleep that ends later is still running.
     """
     journal: list[StoredRecord] = []
@@ -125,7 +128,13 @@ class _Builder:
             case TimerSet():
                 self._sleeps.append((record, entry))
             case Published():
-                self._put(f"publish {entry.stream}", "event", record.time_ns, record.time_ns, position=record.position - entry.ahead)
+                self._put(
+                    f"publish {entry.stream}",
+                    "event",
+                    record.time_ns,
+                    record.time_ns,
+                    position=record.position - entry.ahead,
+                )
             case Claimed():
                 self._taken_over(record, entry)
             case _:
@@ -148,11 +157,20 @@ class _Builder:
             self._put("turn", "wait", start_ns - entry.waited_ns, start_ns, parent_id=span_id, position=record.position)
         if self._queued_ns:
             if start_ns > self._queued_ns:
-                self._put("queue", "wait", self._queued_ns, start_ns, parent_id=span_id, position=self._started_position)
+                self._put(
+                    "queue", "wait", self._queued_ns, start_ns, parent_id=span_id, position=self._started_position
+                )
             self._queued_ns = 0
         position = begun[0].position if begun is not None else record.position
         self._put(
-            entry.key, "step", start_ns, record.time_ns, span_id=span_id, status=status, detail=detail, position=position
+            entry.key,
+            "step",
+            start_ns,
+            record.time_ns,
+            span_id=span_id,
+            status=status,
+            detail=detail,
+            position=position,
         )
         if isinstance(entry, StepFailed) and entry.retry_at_ns:
             self._retries[entry.key, entry.attempt + 1] = (record.time_ns, entry.retry_at_ns, record.position)
@@ -160,7 +178,14 @@ class _Builder:
     def _taken_over(self, record: StoredRecord, entry: Claimed) -> None:
         """What had begun and not ended died with its process."""
         self._died(record.time_ns)
-        self._put("taken over", "event", record.time_ns, record.time_ns, detail=f"by {entry.process}", position=record.position)
+        self._put(
+            "taken over",
+            "event",
+            record.time_ns,
+            record.time_ns,
+            detail=f"by {entry.process}",
+            position=record.position,
+        )
 
     def _died(self, at_ns: int) -> None:
         for (key, attempt), (begun, _entry) in self._begun.items():
@@ -200,7 +225,9 @@ class _Builder:
             name = timer.key
             running = until_ns > self._now_ns
             end_ns = 0 if running else max(record.time_ns, until_ns)
-            self._put(name, "wait", record.time_ns, end_ns, status="running" if running else "ok", position=record.position)
+            self._put(
+                name, "wait", record.time_ns, end_ns, status="running" if running else "ok", position=record.position
+            )
         for begin_ns, retry_at_ns, position in self._retries.values():
             running = not fold.ending and retry_at_ns > self._now_ns
             self._put("retry", "wait", begin_ns, 0 if running else max(begin_ns, retry_at_ns), position=position)

@@ -1,4 +1,6 @@
-"""Steps: functions whose results are durable. In a workflow a call costs one commit; elsewhere it is an ordinary call."""
+"""Steps: functions whose results are durable. In a workflow a call costs one commit; elsewhere it is an ordinary
+call.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ _NO_ARGUMENTS_DIGEST = digest(NO_ARGUMENTS)
 class Step(Generic[P, R]):
     """A function whose result is durable within a workflow. Made by ``@flow.step``.
 
-    Calling it returns a coroutine, also for a plain function (which runs in a thread, or where ``executor`` says). In a workflow the
+    Calling it returns a coroutine, also for a plain function (which runs in a thread, or where ``executor`` says). In
+    a workflow the
     call's place in the history is taken at the moment of the call, and the result is what reading its JSON back gives.
     """
 
@@ -76,6 +79,7 @@ class Step(Generic[P, R]):
         return f"<Step {self.name}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Call it."""
         branch = current_branch()
         if branch is None:
             return self.executors.call_plainly(self, args, kwargs)
@@ -94,7 +98,8 @@ async def perform(
 ) -> Any:
     """Answer a step's call within a run: from the history, or by carrying it out and recording the result.
 
-    ``passed`` is the branch's at the moment of the call. With ``last`` the result goes into the same commit as the run's
+    ``passed`` is the branch's at the moment of the call. With ``last`` the result goes into the same commit as the
+    run's
     end, and its JSON is returned.
     """
     run = branch.run
@@ -131,9 +136,9 @@ class Carrying:
     """One call of a step being carried out: attempt after attempt, until one succeeds or there is none left."""
 
     __slots__ = (
+        "_args",
         "_arguments",
         "_branch",
-        "_args",
         "_digest",
         "_key",
         "_kwargs",
@@ -184,7 +189,7 @@ class Carrying:
                 if run.ending is not None or (task is not None and task.cancelling()):
                     raise
                 failure: BaseException = error  # the step's own doing: an error as any other
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (the step's: whatever it is, the attempt has failed)
                 failure = error
             else:
                 waited_ns = self._waited_ns()
@@ -242,7 +247,8 @@ class Carrying:
     def _checked(self, raw: bytes, result: Any) -> tuple[bytes, Any]:
         if len(raw) > ENTRY_MAX_BYTES - 4096:
             raise ValueTooLargeError(
-                f"step {self._key}: its result is {len(raw)} bytes of JSON, over the limit of {ENTRY_MAX_BYTES - 4096} bytes. It was not "
+                f"step {self._key}: its result is {len(raw)} bytes of JSON, over the limit of {ENTRY_MAX_BYTES - 4096} "
+                "bytes. It was not "
                 "kept. Store it as a blob and return its id."
             )
         return raw, result

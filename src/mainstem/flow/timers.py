@@ -110,7 +110,8 @@ class Timers:
 
 
 class TimeLimit:
-    """``with TimeLimit(timers, moment)``: the body's task is cancelled at ``moment``, and that becomes a ``TimeoutError``.
+    """``with TimeLimit(timers, moment)``: the body's task is cancelled at ``moment``, and that becomes a
+    ``TimeoutError``.
 
     As ``asyncio.timeout``, but with the time of a :class:`Timers`.
     """

@@ -1,4 +1,6 @@
-"""Workflows and jobs: functions whose runs are durable. Both are started with one commit and carried out by the engine."""
+"""Workflows and jobs: functions whose runs are durable. Both are started with one commit and carried out by the
+engine.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ DELAY_MAX_S = 100 * 365 * 86_400.0
 class Workflow(Generic[P, R]):
     """A durable function. Made by ``@flow.workflow``.
 
-    ``await workflow.start(...)`` starts a run. Calling it runs the function where it is called: within another workflow its steps become
+    ``await workflow.start(...)`` starts a run. Calling it runs the function where it is called: within another
+    workflow its steps become
     steps of that run; elsewhere it is an ordinary call, and nothing is recorded.
     """
 
@@ -53,17 +56,23 @@ class Workflow(Generic[P, R]):
         return f"<Workflow {self.name}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Run the function here, as a part of what calls it."""
         result: Coroutine[Any, Any, R] = self.recorded.function(*args, **kwargs)
         return result
 
     def start(
-        self, *args: Any, id: str | None = None, about: Iterable[str] = (), **kwargs: Any
+        self,
+        *args: Any,
+        id: str | None = None,  # noqa: A002 (what it is called everywhere else)
+        about: Iterable[str] = (),
+        **kwargs: Any,
     ) -> Coroutine[Any, Any, RunHandle[R]]:
         """Start a run; returns its handle once its existence is durable.
 
         Args:
             args: The function's arguments; anything that is JSON by :mod:`mainstem.base.codec`.
-            id: Names the run. Starting it again with the same arguments gives the existing run: so a start can be retried.
+            id: Names the run. Starting it again with the same arguments gives the existing run: so a start can be
+                retried.
             about: Entities that the run is about, such as ``"order:1"``; all its records and events are.
             kwargs: As ``args``.
 
@@ -90,7 +99,9 @@ class Workflow(Generic[P, R]):
 
 
 class Job(Generic[P, R]):
-    """A durable function of one step, in a queue. Made by ``@flow.job``. Calling it is an ordinary call of the function."""
+    """A durable function of one step, in a queue. Made by ``@flow.job``. Calling it is an ordinary call of the
+    function.
+    """
 
     def __init__(self, flow: Flow, step: Step[P, R], *, queue: str) -> None:
         step.recorded.refuse_parameters("id", "about", "delay_s")
@@ -105,18 +116,28 @@ class Job(Generic[P, R]):
         return f"<Job {self.name} in {self.queue}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Call the function, as if it were no job."""
         return self.recorded.function(*args, **kwargs)
 
     def enqueue(
-        self, *args: Any, id: str | None = None, about: Iterable[str] = (), delay_s: float = 0.0, **kwargs: Any
+        self,
+        *args: Any,
+        id: str | None = None,  # noqa: A002 (what it is called everywhere else)
+        about: Iterable[str] = (),
+        delay_s: float = 0.0,
+        **kwargs: Any,
     ) -> Enqueued[R]:
-        """Enqueue a run. On the application's event loop: ``handle = await job.enqueue(...)``; in any other thread (Django, Flask):
+        """Enqueue a run. On the application's event loop: ``handle = await job.enqueue(...)``; in any other thread
+        (Django, Flask):
         ``job.enqueue(...).wait()``. Either returns once it is durable.
 
         Args:
+            args: The function's arguments.
             id: Names the run, as for a workflow.
             about: Entities that it is about.
-            delay_s: Seconds before which it does not begin, counted from now by the wall clock, whatever is restarted meanwhile.
+            kwargs: As ``args``.
+            delay_s: Seconds before which it does not begin, counted from now by the wall clock, whatever is restarted
+                meanwhile.
 
         Raises:
             InvalidArgumentError: The arguments do not fit the function, or are no JSON.
@@ -174,15 +195,18 @@ class Enqueued(Generic[R]):
             if self._coroutine is not None:
                 self._coroutine.close()
             raise InvalidArgumentError(
-                "enqueue(...).wait() was called on the application's event loop, which it would block for ever. Nothing was enqueued. "
+                "enqueue(...).wait() was called on the application's event loop, which it would block for ever. "
+                "Nothing was enqueued. "
                 "Write: await job.enqueue(...)"
             )
         return self._thread_future.result(timeout_s)
 
 
 def _id_here(chosen: str | None, name: str) -> str | None:
-    """Return the id of a run that is started from here: within a workflow it follows from the place of the call, so that a replay starts
-    nothing twice."""
+    """Return the id of a run that is started from here: within a workflow it follows from the place of the call, so
+    that a replay starts
+    nothing twice.
+    """
     branch = current_branch()
     if chosen is not None or branch is None:
         return chosen

@@ -130,7 +130,8 @@ class RunJournal:
     def _add(self, entry: _Entry) -> None:
         if entry.size_bytes > ENTRY_MAX_BYTES:
             raise ValueTooLargeError(
-                f"run {self._run_id}: a value of {entry.size_bytes} bytes is over the limit of {ENTRY_MAX_BYTES} bytes. It was not "
+                f"run {self._run_id}: a value of {entry.size_bytes} bytes is over the limit of {ENTRY_MAX_BYTES} "
+                "bytes. It was not "
                 "written. Keep it as a blob and pass its id on."
             )
         if self._lost:
@@ -198,7 +199,7 @@ class RunJournal:
             except NotWrittenError as error:
                 # A full disk: the run stays where it is, visibly, and goes on when there is room.
                 if not self.stalled:
-                    _logger.error("run %s: nothing can be written, trying again: %s", self._run_id, error)
+                    _logger.warning("run %s: nothing can be written, trying again: %s", self._run_id, error)
                 self.stalled = str(error)
                 await self._clock.sleep(delay_s)
                 delay_s = min(delay_s * 2, _FULL_RETRY_MAX_S)
@@ -207,7 +208,9 @@ class RunJournal:
                 return last
 
     def _together(self, entries: list[_Entry], lines: list[Record]) -> list[Append]:
-        """Return the appends of one commit: events by stream, then log lines, then the journal, which so knows where its events lie."""
+        """Return the appends of one commit: events by stream, then log lines, then the journal, which so knows where
+        its events lie.
+        """
         streams: dict[str, list[_Entry]] = {}
         for entry in entries:
             if entry.published is not None:
@@ -235,7 +238,8 @@ class RunJournal:
         self._lost = True
         if isinstance(error, PositionConflictError):
             error = RunFencedError(
-                f"run {self._run_id}: its journal is at position {error.actual}, this process wrote {error.expected} last. Something else "
+                f"run {self._run_id}: its journal is at position {error.actual}, this process wrote {error.expected} "
+                "last. Something else "
                 "writes to it; this process stopped working on the run and wrote nothing."
             )
         for entry in (*entries, *self._pending):
