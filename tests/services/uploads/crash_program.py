@@ -22,7 +22,7 @@ from mainstem.services.uploads.registry import Entry, Registry
 from mainstem.services.uploads.storage import PartFile, PartFiles
 from mainstem.trace.context import TraceContext
 from tests.services.uploads.fuse import DIED, Fuse, FusedBlobs, FusedDisk, fuse_log
-from tests.services.uploads.helpers import serving
+from tests.services.uploads.helpers import LOG, serving
 
 DATA = random.Random(4).randbytes(40_000)
 PIECE_BYTES = 15_000
@@ -30,7 +30,7 @@ PIECE_BYTES = 15_000
 
 async def upload(data: Path, fuse: Fuse) -> None:
     """Upload, or go on with the upload that the directory has; die when the fuse blows."""
-    log = await open_log(data / "log")
+    log = await open_log(data / "log", settings=LOG)
     fuse_log(log, fuse)
     note = data / "url"
     async with serving(

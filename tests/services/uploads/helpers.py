@@ -21,13 +21,17 @@ from mainstem.bus import Bus
 from mainstem.flow import Flow
 from mainstem.host.blobs import BlobStore
 from mainstem.host.clock import Clock, SystemClock
-from mainstem.log import Log, StoredRecord, open_log
+from mainstem.log import Log, LogSettings, StoredRecord, open_log
 from mainstem.services.contract import ServiceContext
 from mainstem.services.uploads import UPLOAD_COMPLETED, UPLOAD_PREFIX, UploadCompleted, Uploads
 from mainstem.services.uploads.protocol import UploadRecord, decode_record
+from tests.support import until
 
 FILES = "/up/uploads/files"
 TUS = {"Tus-Resumable": "1.0.0"}
+LOG = LogSettings(first_segment_bytes=256 << 10, segment_max_bytes=1 << 20, reserve_bytes=16 << 10)
+"""A log that is quick to begin."""
+
 OFFSET_TYPE = {"Content-Type": "application/offset+octet-stream"}
 
 
@@ -122,7 +126,7 @@ async def serving(
     """Start a service in a data directory; stop it, and close the log, at the end."""
     clock = clock or SystemClock()
     own_log = log is None
-    opened = await open_log(data / "log", clock=clock) if log is None else log
+    opened = await open_log(data / "log", clock=clock, settings=LOG) if log is None else log
     directory = data / "services" / "uploads"
     directory.mkdir(parents=True, exist_ok=True)
     blobs = blobs or BlobStore(data / "blobs")
@@ -155,3 +159,34 @@ async def listening(desk: Desk) -> AsyncIterator[str]:
         with contextlib.suppress(asyncio.CancelledError):  # uvicorn's way to end a request that it waited for
             await task
         listener.close()
+
+
+def code_of(answer: httpx.Response) -> str:
+    """Return the code in a refusal."""
+    return str(answer.json()["error"]["code"])
+
+
+class Slow:
+    """A request's body of which the test decides when what comes."""
+
+    def __init__(self) -> None:
+        self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    def send(self, piece: bytes | None) -> None:
+        """Let a piece come; ``None`` ends the body."""
+        self._pieces.put_nowait(piece)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while (piece := await self._pieces.get()) is not None:
+            yield piece
+
+
+def begin_patch(desk: Desk, url: str, offset: int, slow: Slow) -> asyncio.Task[httpx.Response]:
+    """Begin a PATCH whose body comes as the test says."""
+    headers = {"Upload-Offset": str(offset), **OFFSET_TYPE}
+    return asyncio.create_task(desk.client.patch(url, content=slow, headers=headers))
+
+
+async def until_busy(desk: Desk) -> None:
+    """Wait until a request is bringing bytes."""
+    await until(lambda: "1 receiving" in repr(desk.uploads))

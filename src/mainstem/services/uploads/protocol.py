@@ -335,10 +335,9 @@ class Transfer(msgspec.Struct, frozen=True):
 
     def receive(self, count: int, now_s: float) -> tuple[Transfer, Write | Overflow]:
         """Take in that ``count`` bytes came at monotonic time ``now_s``."""
-        replace = msgspec.structs.replace
         if self.written + count > self.size_bytes:
-            return replace(self, received_bytes=self.received_bytes + count), Overflow()
-        moved = replace(self, written=self.written + count, received_bytes=self.received_bytes + count)
+            return self.lost(count), Overflow()
+        moved = msgspec.structs.replace(self, written=self.written + count, received_bytes=self.received_bytes + count)
         due = (
             not self.held_back
             and moved.written < self.size_bytes  # the end of the request follows, and records once for both
@@ -353,6 +352,10 @@ class Transfer(msgspec.Struct, frozen=True):
     def checkpointed(self, now_s: float) -> Transfer:
         """Take in that everything written is durable and recorded."""
         return msgspec.structs.replace(self, recorded=self.written, recorded_s=now_s, records=self.records + 1)
+
+    def lost(self, count: int) -> Transfer:
+        """Take in that ``count`` bytes came and could not be written."""
+        return msgspec.structs.replace(self, received_bytes=self.received_bytes + count)
 
     def settle(self, cause: Cause, *, checksum_matches: bool | None = None) -> Settlement:
         """Decide what becomes of the bytes.

@@ -244,7 +244,8 @@ class Reception:
             try:
                 await self._in_thread(self._write, part, chunks, action)
             except OSError as error:
-                # The bytes of this round are as good as never received; those before it are in the file.
+                # The bytes of this round may be in the file or not; those before it are.
+                self._transfer = self._transfer.lost(count)
                 return ("no_space" if error.errno in NO_ROOM else "failed"), error
             self._transfer = moved
             if action.checkpoint:
