@@ -185,10 +185,11 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
     Raises:
         TypeError: A name or value is no string.
     """
+    for name, value in headers.items():
+        if type(name) is not str or type(value) is not str:
+            raise TypeError(f"headers map strings to strings, got {name!r}: {value!r}")
     if not headers:
         return b""
-    if not all(type(name) is str and type(value) is str for name, value in headers.items()):
-        raise TypeError("headers map strings to strings")
     return _encode_json(headers if type(headers) is dict else dict(headers))
 
 
@@ -233,33 +234,44 @@ def encode_commit(
 
 
 class Commit:
-    """A commit's records, decoded as they are asked for. The body's checksum was verified by whoever made this."""
+    """A commit's records, decoded as they are asked for. The body's checksum was verified by whoever made this.
+
+    Attributes:
+        first_position: Position of the first record.
+        record_count: Number of records.
+        time_ns: Wall-clock time of the commit.
+        size_bytes: Size of the body.
+    """
 
     __slots__ = (
+        "_at",
         "_body",
         "_header_offsets",
         "_headers_at",
         "_key_offsets",
         "_keys_at",
+        "_names",
+        "_stream_of_record",
         "_value_offsets",
         "_values_at",
-        "calls_at",
         "first_position",
-        "names",
         "record_count",
         "size_bytes",
-        "stream_of_record",
         "time_ns",
     )
 
-    def __init__(self, header: FrameHeader, body: bytes) -> None:
-        count = header.record_count
+    def __init__(self, header: FrameHeader, body: bytes, names: list[str] | None = None) -> None:
         self.first_position = header.first_position
-        self.record_count = count
+        self.record_count = header.record_count
         self.time_ns = header.time_ns
         self.size_bytes = len(body)
         self._body = body
-        stream_count, name_bytes, key_bytes, header_bytes, call_bytes = _SIZES.unpack_from(body)
+        self._names = names
+        self._at = 0  # where the calls stand; 0 while nothing is decoded
+
+    def _decode(self) -> None:
+        body, count = self._body, self.record_count
+        stream_count, name_bytes, key_bytes, header_bytes, _call_bytes = _SIZES.unpack_from(body)
         view = memoryview(body)
         at = _SIZES.size
 
@@ -277,35 +289,58 @@ class Commit:
 
         name_offsets = column(stream_count + 1)
         names_at = data(name_bytes)
-        self.names = [
-            str(view[names_at + name_offsets[i] : names_at + name_offsets[i + 1]], "utf-8") for i in range(stream_count)
-        ]
-        self.stream_of_record = column(count) if stream_count > 1 else None
+        if self._names is None:
+            self._names = [
+                str(view[names_at + name_offsets[i] : names_at + name_offsets[i + 1]], "utf-8")
+                for i in range(stream_count)
+            ]
+        self._stream_of_record = column(count) if stream_count > 1 else None
         self._key_offsets = column(count + 1) if key_bytes else None
         self._keys_at = data(key_bytes) if key_bytes else 0
         self._header_offsets = column(count + 1) if header_bytes else None
         self._headers_at = data(header_bytes) if header_bytes else 0
         self._value_offsets = column(count + 1)
         self._values_at = data(self._value_offsets[count])
-        self.calls_at = at if call_bytes else 0
+        self._at = at
+
+    @property
+    def names(self) -> list[str]:
+        """The distinct streams."""
+        if self._names is None:
+            self._decode()
+        assert self._names is not None
+        return self._names
+
+    @property
+    def stream_of_record(self) -> Sequence[int] | None:
+        """Index in :attr:`names` of each record's stream; ``None`` where there is one stream."""
+        if not self._at:
+            self._decode()
+        return self._stream_of_record
 
     @property
     def calls(self) -> list[tuple[str, tuple[int, ...]]]:
         """The calls with a ``dedup_id``, with the last position of each of their appends."""
-        return _decode_calls(self._body[self.calls_at :]) if self.calls_at else []
+        if not self._at:
+            self._decode()
+        return _decode_calls(self._body[self._at :]) if self._at < len(self._body) else []
 
     def stream(self, row: int) -> str:
         """Return the stream of one record, by its row from 0."""
-        return self.names[self.stream_of_record[row] if self.stream_of_record is not None else 0]
+        index = self.stream_of_record
+        return self.names[index[row] if index is not None else 0]
 
     def rows_of(self, wanted: Sequence[bool]) -> Sequence[int]:
         """Return the rows whose stream's index is marked in ``wanted``, in order."""
-        if self.stream_of_record is None:
+        indices = self.stream_of_record
+        if indices is None:
             return range(self.record_count) if wanted[0] else ()
-        return [row for row, index in enumerate(self.stream_of_record) if wanted[index]]
+        return [row for row, index in enumerate(indices) if wanted[index]]
 
     def record(self, row: int) -> StoredRecord:
         """Return one record, by its row from 0."""
+        if not self._at:
+            self._decode()
         body = self._body
         values_at, offsets = self._values_at, self._value_offsets
         key = b""

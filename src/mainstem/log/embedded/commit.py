@@ -2,42 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-
+from mainstem.log.embedded.calls import Answer, Call
 from mainstem.log.embedded.index import LogIndex
 from mainstem.log.errors import NotWrittenError, PositionConflictError
 from mainstem.log.frame import encode_commit
-
-Answer = tuple[int, ...]
-
-
-class Call:
-    """One call of ``append`` or ``append_many``, checked and encoded, waiting for its commit.
-
-    Attributes:
-        appends: Per append: stream, keys, headers and values as stored, expected position.
-        dedup_id: Names the call; empty for none.
-        size_bytes: Bytes of values, keys and headers, with a little for each record.
-        use_reserve: Whether it may use the space that is kept back.
-        future: Gets the last position of each append.
-    """
-
-    __slots__ = ("appends", "dedup_id", "future", "size_bytes", "use_reserve")
-
-    def __init__(
-        self,
-        appends: Sequence[tuple[str, Sequence[bytes], Sequence[bytes], Sequence[bytes], int | None]],
-        dedup_id: str,
-        size_bytes: int,
-        use_reserve: bool,
-        future: asyncio.Future[Answer],
-    ) -> None:
-        self.appends = appends
-        self.dedup_id = dedup_id
-        self.size_bytes = size_bytes
-        self.use_reserve = use_reserve
-        self.future = future
 
 
 class CommitPlan:
@@ -47,7 +15,9 @@ class CommitPlan:
         accepted: Calls whose records are in the commit, with their answers.
         refused: Calls that do not fit the state that the commit leaves, with the error.
         repeated: Calls that were answered before, or are by this commit, with that answer.
+        first_position: Position of the commit's first record.
         record_count: Number of records in the commit; 0 where nothing needs to be written.
+        stream_of_record: Index in :attr:`names` of each record's stream.
     """
 
     __slots__ = (
@@ -58,14 +28,13 @@ class CommitPlan:
         "_names",
         "_next_position",
         "_own_answers",
-        "_stream_of_record",
         "_values",
         "accepted",
         "first_position",
         "record_count",
         "refused",
         "repeated",
-        "size_bytes",
+        "stream_of_record",
     )
 
     def __init__(self, index: LogIndex) -> None:
@@ -74,14 +43,13 @@ class CommitPlan:
         self._names: dict[str, int] = {}
         self._last: dict[str, int] = {}
         self._own_answers: dict[str, Answer] = {}
-        self._stream_of_record: list[int] = []
+        self.stream_of_record: list[int] = []
         self._keys: list[bytes] = []
         self._headers: list[bytes] = []
         self._values: list[bytes] = []
         self.accepted: list[tuple[Call, Answer]] = []
         self.refused: list[tuple[Call, NotWrittenError]] = []
         self.repeated: list[tuple[Call, Answer]] = []
-        self.size_bytes = 0
         self.record_count = 0
 
     def add(self, call: Call) -> None:
@@ -100,7 +68,6 @@ class CommitPlan:
             return
         answer = self._take(call)
         self.accepted.append((call, answer))
-        self.size_bytes += call.size_bytes
         if call.dedup_id:
             self._own_answers[call.dedup_id] = answer
 
@@ -120,10 +87,7 @@ class CommitPlan:
         for stream, keys, headers, values, _expected in call.appends:
             index = names.setdefault(stream, len(names))
             count = len(values)
-            if count == 1:
-                self._stream_of_record.append(index)
-            else:
-                self._stream_of_record += [index] * count
+            self.stream_of_record += (index,) * count
             self._keys += keys
             self._headers += headers
             self._values += values
@@ -133,13 +97,23 @@ class CommitPlan:
         self.record_count = self._next_position - self.first_position
         return tuple(answer)
 
+    @property
+    def names(self) -> list[str]:
+        """The distinct streams, in the order in which they came."""
+        return list(self._names)
+
+    @property
+    def calls(self) -> list[tuple[str, Answer]]:
+        """The calls with a ``dedup_id``, with their answers."""
+        return list(self._own_answers.items())
+
     def encode(self) -> bytes:
         """Return the commit's body."""
         return encode_commit(
             [name.encode() for name in self._names],
-            self._stream_of_record,
+            self.stream_of_record,
             self._keys,
             self._headers,
             self._values,
-            list(self._own_answers.items()),
+            self.calls,
         )

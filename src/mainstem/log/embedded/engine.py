@@ -11,13 +11,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from mainstem.base.errors import InvalidArgumentError
 from mainstem.base.names import check_stream
 from mainstem.host.clock import Clock
 from mainstem.host.disk import Buffer, Disk, File, Lock
 from mainstem.log.contract import Append, LogStats, Record, StoredRecord, Traits
 from mainstem.log.embedded.budget import ByteBudget
-from mainstem.log.embedded.commit import Answer, Call, CommitPlan
+from mainstem.log.embedded.calls import Answer, Call, encode_call
+from mainstem.log.embedded.commit import CommitPlan
 from mainstem.log.embedded.layout import NEW_SUFFIX, LogSettings, segment_name
 from mainstem.log.embedded.recovery import Recovered, TornTail
 from mainstem.log.embedded.segment import OpenSegment, allocate, begin, write_end_mark
@@ -31,15 +31,12 @@ from mainstem.log.frame import (
     ROLLED_END,
     Commit,
     FrameHeader,
-    encode_headers,
     frame_bytes,
 )
 
 _logger = logging.getLogger(__name__)
 
-_RECORD_OVERHEAD_BYTES = 16
 _SEGMENT_OVERHEAD_BYTES = 1024
-_DEDUP_ID_MAX_CHARS = 255
 _TAIL_BATCH_RECORDS = 1000
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -170,36 +167,42 @@ class EmbeddedLog:
         use_reserve: bool = False,
     ) -> int:
         """Append to one stream; see :meth:`mainstem.log.contract.Log.append`."""
-        answer = await self._submit(((stream, records, expected_position),), dedup_id, use_reserve)
-        return answer[-1]
+        call = self._call(((stream, records, expected_position),), dedup_id, use_reserve)
+        if not self._budget.take_now(call.size_bytes):
+            await self._wait_for_memory(call)
+        self._enqueue(call)
+        return (await call.future)[-1]
 
     async def append_many(
         self, appends: Sequence[Append], *, dedup_id: str | None = None, use_reserve: bool = False
     ) -> tuple[int, ...]:
         """Append to several streams at once; see :meth:`mainstem.log.contract.Log.append_many`."""
-        return await self._submit(
+        call = self._call(
             [(item.stream, item.records, item.expected_position) for item in appends], dedup_id, use_reserve
         )
-
-    async def _submit(
-        self,
-        appends: Sequence[tuple[str, Sequence[Record], int | None]],
-        dedup_id: str | None,
-        use_reserve: bool,
-    ) -> Answer:
-        self._check_open()
-        call = self._encode_call(appends, dedup_id, use_reserve)
         if not self._budget.take_now(call.size_bytes):
-            await self._budget.take(call.size_bytes)
-            if self._failure is not None or self._closing:
-                self._budget.give_back(call.size_bytes)
-                self._check_open()
+            await self._wait_for_memory(call)
+        self._enqueue(call)
+        return await call.future
+
+    def _call(
+        self, appends: Sequence[tuple[str, Sequence[Record], int | None]], dedup_id: str | None, use_reserve: bool
+    ) -> Call:
+        self._check_open()
+        return encode_call(appends, dedup_id, use_reserve, self._settings, self._loop.create_future())
+
+    async def _wait_for_memory(self, call: Call) -> None:
+        await self._budget.take(call.size_bytes)
+        if self._failure is not None or self._closing:
+            self._budget.give_back(call.size_bytes)
+            self._check_open()
+
+    def _enqueue(self, call: Call) -> None:
         self._queue.append(call)
-        self._idle.clear()
         if not self._busy and not self._flush_due:
+            self._idle.clear()
             self._flush_due = True
             self._loop.call_soon(self._flush)
-        return await call.future
 
     def _check_open(self) -> None:
         if self._failure is not None:
@@ -215,50 +218,6 @@ class EmbeddedLog:
                 f"{self._directory}: the log was opened by process {self._pid} and cannot be used in a forked child. "
                 "Nothing was written."
             )
-
-    def _encode_call(
-        self,
-        appends: Sequence[tuple[str, Sequence[Record], int | None]],
-        dedup_id: str | None,
-        use_reserve: bool,
-    ) -> Call:
-        settings = self._settings
-        encoded = []
-        size = count = 0
-        for stream, records, expected_position in appends:
-            check_stream(stream)
-            values = [record.value for record in records]
-            keys = [record.key for record in records]
-            headers = [encode_headers(record.headers) if record.headers else b"" for record in records]
-            for part in (*values, *keys):
-                if type(part) is not bytes:
-                    raise InvalidArgumentError(
-                        f"stream {stream!r}: values and keys of records are bytes, got {type(part).__name__}. "
-                        "Nothing was written."
-                    )
-            if not values:
-                raise InvalidArgumentError(
-                    f"stream {stream!r}: an append has one or more records. Nothing was written."
-                )
-            count += len(values)
-            size += (
-                sum(map(len, values))
-                + sum(map(len, keys))
-                + sum(map(len, headers))
-                + len(values) * _RECORD_OVERHEAD_BYTES
-            )
-            encoded.append((stream, keys, headers, values, expected_position))
-        if not encoded:
-            raise InvalidArgumentError("append_many() needs one or more appends. Nothing was written.")
-        if size - count * _RECORD_OVERHEAD_BYTES > settings.append_max_bytes or count > settings.append_max_records:
-            raise InvalidArgumentError(
-                f"an append of {count} records and {size - count * _RECORD_OVERHEAD_BYTES} bytes is over the limit of "
-                f"{settings.append_max_records} records and {settings.append_max_bytes} bytes. Nothing was written. "
-                "Keep large payloads as blobs, and append their ids."
-            )
-        if dedup_id is not None and not 1 <= len(dedup_id) <= _DEDUP_ID_MAX_CHARS:
-            raise InvalidArgumentError(f"a dedup_id has 1 to {_DEDUP_ID_MAX_CHARS} characters, got {len(dedup_id)}.")
-        return Call(encoded, dedup_id or "", size, use_reserve, self._loop.create_future())
 
     # ---- committing: one frame at a time; while it is written, the next one's calls gather
 
@@ -372,14 +331,18 @@ class EmbeddedLog:
         self._active.head = header
         self.sync_count += 1
         self._inline.observe(sync_s)
-        self._store.add(header, Commit(header, body))
+        self._store.add(header, Commit(header, body, plan.names), plan.stream_of_record, plan.calls)
         self._answer(plan)
         self._wake_tails()
         self._prepare_spare()
 
     def _answer(self, plan: CommitPlan) -> None:
+        size = 0
         for call, answer in plan.accepted:
-            self._settle(call, answer)
+            size += call.size_bytes
+            if not call.future.done():  # else its caller was cancelled
+                call.future.set_result(answer)
+        self._budget.give_back(size)
         for call, answer in plan.repeated:
             self._settle(call, answer)
         for call, error in plan.refused:

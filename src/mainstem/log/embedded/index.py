@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from mainstem.log.frame import Commit, FrameHeader
+from mainstem.log.frame import FrameHeader
 
 
 class FramePlace(msgspec.Struct, frozen=True, gc=False):
@@ -50,35 +50,37 @@ class LogIndex:
         for name, positions in self._streams.items():
             yield name, len(positions), positions[-1]
 
-    def add(self, header: FrameHeader, commit: Commit) -> int:
-        """Take in a durable commit; return its frame's number."""
+    def add(
+        self,
+        header: FrameHeader,
+        names: Sequence[str],
+        stream_of_record: Sequence[int] | None,
+        calls: Iterable[tuple[str, tuple[int, ...]]],
+    ) -> int:
+        """Take in a durable commit, given what its frame says; return the frame's number."""
         self._first_positions.append(header.first_position)
         self._segments.append(header.segment)
         self._offsets.append(header.offset)
         self._sizes.append(header.end_offset - header.offset)
-        streams = self._streams
-        names = commit.names
         position = header.first_position
-        if commit.stream_of_record is None:
-            positions = streams.get(names[0])
-            if positions is None:
-                positions = streams[names[0]] = array("Q")
-            positions.extend(range(position, position + header.record_count))
+        columns = [self._positions(name) for name in names]
+        if stream_of_record is None or len(columns) == 1:
+            columns[0].extend(range(position, header.next_position))
         else:
-            columns = []
-            for name in names:
-                positions = streams.get(name)
-                if positions is None:
-                    positions = streams[name] = array("Q")
-                columns.append(positions)
-            for index in commit.stream_of_record:
+            for index in stream_of_record:
                 columns[index].append(position)
                 position += 1
         self.end_position = header.next_position - 1
         self.records += header.record_count
-        if commit.calls_at:
-            self._remember(commit.calls)
+        if calls:
+            self._remember(calls)
         return len(self._offsets) - 1
+
+    def _positions(self, stream: str) -> array[int]:
+        positions = self._streams.get(stream)
+        if positions is None:
+            positions = self._streams[stream] = array("Q")
+        return positions
 
     def _remember(self, calls: Iterable[tuple[str, tuple[int, ...]]]) -> None:
         answers = self._answers

@@ -72,7 +72,8 @@ class EmbeddedReader:
             await asyncio.to_thread(self._look)
             while self._found:
                 frame = self._found.popleft()
-                self._store.add(frame.header, Commit(frame.header, frame.body))
+                commit = Commit(frame.header, frame.body)
+                self._store.add(frame.header, commit, commit.stream_of_record, commit.calls)
 
     def _look(self) -> None:
         """Collect new commits in ``_found``. A caller that is cancelled meanwhile leaves them to the next one."""

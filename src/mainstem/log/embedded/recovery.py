@@ -186,7 +186,8 @@ def _scan_all(
 def _add_commits(index: LogIndex, scan: SegmentScan) -> None:
     for frame in scan.frames:
         if frame.header.kind == COMMIT:
-            index.add(frame.header, Commit(frame.header, frame.body))
+            commit = Commit(frame.header, frame.body)
+            index.add(frame.header, commit.names, commit.stream_of_record, commit.calls)
 
 
 def check_closed(before: ScannedSegment, after: ScannedSegment, *, is_last: bool) -> None:

@@ -26,6 +26,7 @@ _READ_MAX_BYTES = 16 << 20
 _LOAD_MAX_FRAMES = 256
 _LOAD_MAX_BYTES = 4 << 20
 _OPEN_FILES_MAX = 32
+_CACHED_OVERHEAD_BYTES = 1024
 
 
 class CommitStore:
@@ -42,16 +43,23 @@ class CommitStore:
         self._loading = asyncio.Lock()
         self._files_guard = threading.Lock()
 
-    def add(self, header: FrameHeader, commit: Commit) -> None:
-        """Take in a commit that has just become durable."""
-        self._keep(self.index.add(header, commit), commit)
+    def add(
+        self,
+        header: FrameHeader,
+        commit: Commit,
+        stream_of_record: Sequence[int] | None,
+        calls: Iterable[tuple[str, tuple[int, ...]]],
+    ) -> None:
+        """Take in a commit that has just become durable.
 
-    def _keep(self, number: int, commit: Commit) -> None:
+        Who wrote it has its columns at hand, so it is decoded only when somebody reads it.
+        """
+        number = self.index.add(header, commit.names, stream_of_record, calls)
         self._cache[number] = commit
-        self._cached_bytes += commit.size_bytes
+        self._cached_bytes += commit.size_bytes + _CACHED_OVERHEAD_BYTES
         while self._cached_bytes > self._cache_bytes and len(self._cache) > 1:
             _number, oldest = self._cache.popitem(last=False)
-            self._cached_bytes -= oldest.size_bytes
+            self._cached_bytes -= oldest.size_bytes + _CACHED_OVERHEAD_BYTES
 
     async def read(self, pattern: str, after: int, limit: int) -> list[StoredRecord]:
         """Return records as :meth:`mainstem.log.contract.ReadableLog.read` promises."""

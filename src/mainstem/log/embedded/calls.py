@@ -1,0 +1,107 @@
+"""One call of ``append`` or ``append_many``: checked and encoded before it waits for its commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from mainstem.base.errors import InvalidArgumentError
+from mainstem.base.names import check_stream
+from mainstem.log.contract import Record
+from mainstem.log.embedded.layout import LogSettings
+from mainstem.log.frame import encode_headers
+
+Answer = tuple[int, ...]
+"""The last position of each append of a call."""
+
+Columns = tuple[str, Sequence[bytes], Sequence[bytes], Sequence[bytes], int | None]
+"""One append as it is stored: stream, keys, headers, values; and the expected position."""
+
+_RECORD_OVERHEAD_BYTES = 16
+_DEDUP_ID_MAX_CHARS = 255
+_ONLY_BYTES = {bytes}
+_NO_HEADER = (b"",)
+
+
+class Call:
+    """A call that waits for its commit.
+
+    Attributes:
+        appends: Its appends, encoded.
+        dedup_id: Names the call; empty for none.
+        size_bytes: Bytes of values, keys and headers, with a little for each record.
+        use_reserve: Whether it may use the space that is kept back.
+        future: Gets the call's answer.
+    """
+
+    __slots__ = ("appends", "dedup_id", "future", "size_bytes", "use_reserve")
+
+    def __init__(
+        self,
+        appends: Sequence[Columns],
+        dedup_id: str,
+        size_bytes: int,
+        use_reserve: bool,
+        future: asyncio.Future[Answer],
+    ) -> None:
+        self.appends = appends
+        self.dedup_id = dedup_id
+        self.size_bytes = size_bytes
+        self.use_reserve = use_reserve
+        self.future = future
+
+
+def encode_call(
+    appends: Iterable[tuple[str, Sequence[Record], int | None]],
+    dedup_id: str | None,
+    use_reserve: bool,
+    settings: LogSettings,
+    future: asyncio.Future[Answer],
+) -> Call:
+    """Return a call from streams, records and expected positions.
+
+    Raises:
+        InvalidArgumentError: A name, a value or a size is outside its limits.
+        TypeError: A header is no string.
+    """
+    encoded: list[Columns] = []
+    size = count = 0
+    for stream, records, expected_position in appends:
+        check_stream(stream)
+        keys, headers, values = _columns(stream, records)
+        count += len(values)
+        size += sum(map(len, values)) + sum(map(len, keys)) + sum(map(len, headers))
+        encoded.append((stream, keys, headers, values, expected_position))
+    if not encoded:
+        raise InvalidArgumentError("append_many() needs one or more appends. Nothing was written.")
+    if size > settings.append_max_bytes or count > settings.append_max_records:
+        raise InvalidArgumentError(
+            f"an append of {count} records and {size} bytes is over the limit of {settings.append_max_records} records "
+            f"and {settings.append_max_bytes} bytes. Nothing was written. Keep large payloads as blobs, and append "
+            "their ids."
+        )
+    if dedup_id is not None and not 1 <= len(dedup_id) <= _DEDUP_ID_MAX_CHARS:
+        raise InvalidArgumentError(f"a dedup_id has 1 to {_DEDUP_ID_MAX_CHARS} characters, got {len(dedup_id)}.")
+    return Call(encoded, dedup_id or "", size + count * _RECORD_OVERHEAD_BYTES, use_reserve, future)
+
+
+def _columns(stream: str, records: Sequence[Record]) -> tuple[Sequence[bytes], Sequence[bytes], Sequence[bytes]]:
+    keys: Sequence[bytes]
+    headers: Sequence[bytes]
+    values: Sequence[bytes]
+    if len(records) == 1:  # by far the most frequent call, and three comprehensions cost it more than all else here
+        record = records[0]
+        keys, values = (record.key,), (record.value,)
+        headers = (encode_headers(record.headers),) if record.headers else _NO_HEADER
+    else:
+        keys = [record.key for record in records]
+        values = [record.value for record in records]
+        headers = [encode_headers(record.headers) if record.headers else b"" for record in records]
+    if not values:
+        raise InvalidArgumentError(f"stream {stream!r}: an append has one or more records. Nothing was written.")
+    if (types := {*map(type, values), *map(type, keys)}) != _ONLY_BYTES:
+        got = ", ".join(sorted(one.__name__ for one in types - _ONLY_BYTES))
+        raise InvalidArgumentError(
+            f"stream {stream!r}: values and keys of records are bytes, got {got}. Nothing was written."
+        )
+    return keys, headers, values
