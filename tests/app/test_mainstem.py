@@ -37,24 +37,30 @@ class Echo:
         self.fails = fails
 
     def register(self, flow: Flow, bus: Bus) -> None:
+        """Note it."""
         self.done.append("register")
 
     async def start(self, context: ServiceContext) -> None:
+        """Note it, and fail if so told."""
         assert context.directory.is_dir() and context.log.end_position >= 0
         self.done.append("start")
         if self.fails:
             raise OSError("as told")
 
     async def stop(self) -> None:
+        """Note it."""
         self.done.append("stop")
 
     def routes(self) -> Sequence[BaseRoute]:
+        """Say a word."""
+
         async def say(request: Request) -> PlainTextResponse:
             return PlainTextResponse("echo " + request.path_params["word"])
 
         return [Route("/say/{word}", say)]
 
     def panels(self) -> Sequence[Any]:
+        """Show nothing."""
         return []
 
 
@@ -195,7 +201,7 @@ def test_served_alone_it_lives_by_its_own_lifespan(tmp_path: Path) -> None:
         ms = Mainstem(tmp_path)
         inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         outbox: asyncio.Queue[Any] = asyncio.Queue()
-        task = asyncio.create_task(ms.asgi({"type": "lifespan"}, inbox.get, outbox.put))  # type: ignore[arg-type]
+        task = asyncio.ensure_future(ms.asgi({"type": "lifespan"}, inbox.get, outbox.put))
         inbox.put_nowait({"type": "lifespan.startup"})
         assert (await outbox.get())["type"] == "lifespan.startup.complete"
         async with client(ms.asgi) as web:
@@ -217,7 +223,7 @@ def test_a_failed_start_is_told_to_the_server(tmp_path: Path) -> None:
             outbox: asyncio.Queue[Any] = asyncio.Queue()
             inbox.put_nowait({"type": "lifespan.startup"})
             with suppress(LogInUseError):
-                await Mainstem(tmp_path).asgi({"type": "lifespan"}, inbox.get, outbox.put)  # type: ignore[arg-type]
+                await Mainstem(tmp_path).asgi({"type": "lifespan"}, inbox.get, outbox.put)
             assert (await outbox.get())["type"] == "lifespan.startup.failed"
 
     run(main())
@@ -239,7 +245,7 @@ def test_public_names() -> None:
     for name in mainstem.__all__:
         assert getattr(mainstem, name).__name__ == name and name in dir(mainstem)
     with pytest.raises(AttributeError):
-        _ = mainstem.Nothing  # type: ignore[attr-defined]
+        _ = mainstem.Nothing
 
 
 def test_importing_is_quick() -> None:

@@ -143,8 +143,9 @@ def opened(context: BrowserContext, url: str) -> Page:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_pages_are_sound(browser: Browser, shop: Server, size: str, scheme: str) -> None:
-    """Every page, wide and narrow, light and dark: no error, no violation of the policy, no request elsewhere, nothing to
-    scroll sideways, and axe-core finds nothing serious."""
+    """Every page, wide and narrow, light and dark: no error, no violation of the policy, no request elsewhere, nothing
+    to scroll sideways, and axe-core finds nothing serious.
+    """
     width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
     watch = Watch(context, shop.url.removesuffix(PREFIX), ignore=("status of 404",))
@@ -227,8 +228,9 @@ def test_everything_is_reached_by_keyboard(browser: Browser, shop: Server) -> No
 
 
 def test_a_lost_connection_loses_nothing(browser: Browser, tmp_path: Path) -> None:
-    """The server is killed with -9 while a page is open and things go on after its return: the page says that it lost the
-    connection, comes back by itself with the position it had, and shows everything that happened meanwhile."""
+    """The server is killed with -9 while a page is open, and things go on after its return: the page says that it lost
+    the connection, comes back by itself with the position it had, and shows all that happened meanwhile.
+    """
     with running(tmp_path / "data") as server:
         server.do("guarded", 1)
         context = browser.new_context()
@@ -251,7 +253,7 @@ def test_a_lost_connection_loses_nothing(browser: Browser, tmp_path: Path) -> No
 
 
 def test_a_token_is_demanded_from_other_machines(browser: Browser, tmp_path: Path) -> None:
-    """An address that others can reach demands the token; opened once with it, a browser is let in without showing it."""
+    """An address that others can reach demands the token; opened once with it, a browser is let in."""
     token = "correct-horse-battery"
     with running(tmp_path / "data", "0.0.0.0", {"MAINSTEM_TOKEN": token}) as server:
         context = browser.new_context()
@@ -272,8 +274,8 @@ def test_reachable_without_a_token_is_refused(tmp_path: Path, browser: Browser) 
         page = browser.new_page()
         answer = page.goto(f"http://127.0.0.1:{server.port}{PREFIX}")
         assert answer is not None and answer.status == 200
+        request = urllib.request.Request(server.url, headers={"Host": "evil.example"})
         with pytest.raises(urllib.error.HTTPError) as caught:
-            request = urllib.request.Request(server.url, headers={"Host": "evil.example"})
             urllib.request.urlopen(request, timeout=30)
         assert caught.value.code == 403
         caught.value.close()

@@ -26,11 +26,13 @@ class Site:
         self.hub = Hub(self.render)
 
     async def render(self, _address: Address) -> Rendering:
+        """Render it."""
         self.renderings += 1
         fragments = [Fragment(name, el("p", word)) for name, word in self.words.items()]
         return Rendering(PageView("T", fragments, frozenset({"topic"})), self.position)
 
     def change(self, position: int, **words: str) -> None:
+        """Change words, as of a position."""
         self.position = position
         self.words.update(words)
         self.hub.notify({"topic"})

@@ -46,8 +46,8 @@ def test_a_failed_run_opens_with_a_sentence(tmp_path: Path) -> None:
             await log.append("$run.deliver-1", failed_run(), expected_position=0)
             page = (await client.get("/runs/deliver-1", headers=HTML)).text
             assert (
-                "Step ship#1 failed at attempt 2, its last: ValueError: no &lt;postcode&gt;. The run has ended; nothing is tried again."
-                in page
+                "Step ship#1 failed at attempt 2, its last: ValueError: no &lt;postcode&gt;. "
+                "The run has ended; nothing is tried again." in page
             )
             assert "<postcode>" not in page and "&quot;&lt;receipt&gt;&quot;" in page
             overview = (await client.get("/", headers=HTML)).text
@@ -125,7 +125,7 @@ def test_runs_are_filtered_searched_and_paged(tmp_path: Path) -> None:
 
 
 def test_streams_and_their_records(tmp_path: Path) -> None:
-    """The list leaves mainstem's own streams out unless asked; a stream shows its latest records and leads to older ones."""
+    """The list leaves mainstem's own streams out unless asked; a stream shows its latest records, then older ones."""
 
     async def main() -> None:
         async with dashboard(tmp_path) as (_board, log, client):
@@ -243,7 +243,7 @@ def test_a_wish_goes_to_the_runs_inbox(tmp_path: Path) -> None:
 
 
 def test_files_are_kept_for_ever_and_compressed(tmp_path: Path) -> None:
-    """A file's name carries its digest; it comes compressed where that is understood, and not again where it is known."""
+    """A file's name carries its digest; it comes compressed where that is understood, once."""
 
     async def main() -> None:
         async with dashboard(tmp_path) as (board, _log, client):

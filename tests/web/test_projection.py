@@ -28,12 +28,14 @@ class Counter:
         self.fails = False
 
     def apply(self, db: sqlite3.Connection, records: Sequence[StoredRecord]) -> set[str]:
+        """Count them."""
         db.execute("UPDATE counter_count SET n = n + ?", (len(records),))
         if self.fails:
             raise ValueError("as told")
         return {"counted"}
 
     def pages(self) -> Sequence[Page]:
+        """Show nothing."""
         return ()
 
 
@@ -214,6 +216,7 @@ def test_damage_that_comes_again_ends_it(tmp_path: Path) -> None:
         calls = 0
 
         def apply(self, db: sqlite3.Connection, records: Sequence[StoredRecord]) -> set[str]:
+            """Break."""
             self.calls += 1
             db.execute("SELECT nothing FROM nowhere")
             return set()

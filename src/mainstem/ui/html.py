@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from html import escape
 from typing import TypeAlias
 
@@ -71,35 +72,48 @@ def el(tag: str, /, *children: Child, attributes: Mapping[str, Attribute] | None
         InvalidArgumentError: A name is malformed; an attribute is an event handler or an inline style; an address has a
             scheme other than http or https; or a script or style has content of its own.
     """
-    if not _NAME.fullmatch(tag):
-        raise InvalidArgumentError(f"{tag!r} is not the name of an element.")
+    _check_tag(tag)
     opening = "<" + tag
-    for name, value in {
-        **{key.rstrip("_").replace("_", "-"): value for key, value in named.items()},
-        **(attributes or {}),
-    }.items():
-        if value is None or value is False:
-            continue
-        _check_attribute(tag, name, value)
-        opening += f" {name}" if value is True else f' {name}="{escape(str(value))}"'
+    for key, value in named.items():
+        if value is not None and value is not False:
+            opening += _attribute(tag, _html_name(key), value)
+    for name, value in (attributes or {}).items():
+        if value is not None and value is not False:
+            opening += _attribute(tag, name, value)
     if tag in _VOID:
         return Html(opening + ">")
     content = text(children)
     if tag in _RAW_TEXT and content:
-        raise InvalidArgumentError(
-            f"<{tag}> with content of its own is refused by the pages' security policy: serve a file."
-        )
+        raise InvalidArgumentError(f"<{tag}> with content is refused by the pages' security policy: serve a file.")
     return Html(f"{opening}>{content}</{tag}>")
 
 
-def _check_attribute(tag: str, name: str, value: Attribute) -> None:
-    if not _NAME.fullmatch(name):
-        raise InvalidArgumentError(f"{name!r} is not the name of an attribute (of <{tag}>).")
-    if name.lower().startswith(("on", "hx-on")) or name.lower() in {"style", "srcdoc"}:
-        raise InvalidArgumentError(f"<{tag} {name}> is refused by the pages' security policy: use a class, or a file.")
-    if name.lower() in _ADDRESSES:
+@lru_cache(maxsize=512)
+def _html_name(name: str) -> str:
+    return name.rstrip("_").replace("_", "-")
+
+
+@lru_cache(maxsize=512)
+def _check_tag(tag: str) -> None:
+    if not _NAME.fullmatch(tag):
+        raise InvalidArgumentError(f"{tag!r} is not the name of an element.")
+
+
+def _attribute(tag: str, name: str, value: str | float | bool) -> str:
+    if _is_address(tag, name):
         scheme = _SCHEME.match(str(value))
         if scheme and scheme.group(1).lower() not in {"http", "https"}:
             raise InvalidArgumentError(
                 f"<{tag} {name}>: the address {str(value)[:80]!r} has a scheme other than http or https."
             )
+    return f" {name}" if value is True else f' {name}="{escape(str(value))}"'
+
+
+@lru_cache(maxsize=1024)
+def _is_address(tag: str, name: str) -> bool:
+    """Tell whether an attribute holds an address; raise where it is none that may be written."""
+    if not _NAME.fullmatch(name):
+        raise InvalidArgumentError(f"{name!r} is not the name of an attribute (of <{tag}>).")
+    if name.lower().startswith(("on", "hx-on")) or name.lower() in {"style", "srcdoc"}:
+        raise InvalidArgumentError(f"<{tag} {name}> is refused by the pages' security policy: use a class, or a file.")
+    return name.lower() in _ADDRESSES

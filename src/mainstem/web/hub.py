@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from typing import Final
 
@@ -32,6 +33,9 @@ HEARTBEAT_S: Final = 15.0
 
 RENDER_EVERY_S: Final = 0.1
 """Shortest time between two renderings of a page."""
+
+SHARE: Final = 10
+"""A page is rendered again only after this many times the time that the last rendering took."""
 
 TICK_EVERY_S: Final = 5.0
 """How often pages are rendered that follow the topic ``tick``: those that show rates."""
@@ -134,6 +138,7 @@ class _Room:
         while True:
             await self._dirty.wait()
             self._dirty.clear()
+            began_s = time.perf_counter()
             try:
                 rendering = await self._render(self.address)
             except Exception:
@@ -144,7 +149,8 @@ class _Room:
                 return
             if rendering.view is not None:
                 self._send(rendering.view, rendering.position)
-            await asyncio.sleep(RENDER_EVERY_S)
+            # A page that is long to render must not keep the application busy with itself.
+            await asyncio.sleep(max(RENDER_EVERY_S, SHARE * (time.perf_counter() - began_s)))
 
     def _send(self, view: PageView, position: int) -> None:
         elements = _elements(view)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from mainstem.trace.waterfall import Row, Waterfall
@@ -11,6 +12,7 @@ from mainstem.ui.html import Html, el
 
 _DEPTH_SHOWN: Final = 8
 _SHORT_WAITS: Final = 200
+_ROWS_DRAWN: Final = 240
 _WORDS: Final = {"ok": "", "error": "failed", "died": "its process died", "running": "running"}
 _LEGEND: Final = (
     ("run", "run"),
@@ -29,9 +31,11 @@ def waterfall_table(waterfall: Waterfall, caption: str) -> Html:
     """Return a waterfall; a sentence where it has no rows."""
     if not waterfall.rows:
         return el("div", "Nothing to draw yet.", class_="empty")
-    rows = [row for row in waterfall.rows if not _is_short_wait(row, waterfall)]
-    notes = [f"{waterfall.left_out:,} more rows are not drawn."] if waterfall.left_out else []
-    short = len(waterfall.rows) - len(rows)
+    long = [row for row in waterfall.rows if not _is_short_wait(row, waterfall)]
+    rows = _rows_to_draw(long)
+    left = waterfall.left_out + len(long) - len(rows)
+    notes = [f"{left:,} more rows are not drawn here; the command mainstem trace prints all."] if left else []
+    short = len(waterfall.rows) - len(long)
     if short:
         notes.append(
             f"{short:,} waits of less than {format_duration(waterfall.duration_ns // _SHORT_WAITS)} are not drawn."
@@ -58,8 +62,18 @@ def waterfall_table(waterfall: Waterfall, caption: str) -> Html:
     )
 
 
+def _rows_to_draw(rows: Sequence[Row]) -> Sequence[Row]:
+    """Return what a page can hold: all when they are few, else the tops, what went wrong, and the latest others."""
+    if len(rows) <= _ROWS_DRAWN:
+        return rows
+    half = _ROWS_DRAWN // 2
+    chosen = {index for index, row in enumerate(rows) if row.depth == 0 or row.span.status != "ok"}
+    chosen = set(sorted(chosen)[:half]) | set(range(len(rows) - half, len(rows)))
+    return [rows[index] for index in sorted(chosen)]
+
+
 def _is_short_wait(row: Row, waterfall: Waterfall) -> bool:
-    """Tell whether a row is a wait too short to be of interest here: a client's pauses between its requests, mostly."""
+    """Tell whether a row is a wait too short to be of interest here: mostly a client's pauses between its requests."""
     return row.span.kind == "wait" and row.span.status == "ok" and row.worked_ns * _SHORT_WAITS < waterfall.duration_ns
 
 

@@ -33,10 +33,10 @@ from mainstem.ui.parts import address, card, code_block, facts, json_block, link
 from mainstem.web.panels import records as kept
 from mainstem.web.waterfall_view import waterfall_table
 
-STEPS_SHOWN: Final = 500
+STEPS_SHOWN: Final = 200
 """Latest attempts that the table of steps shows."""
 
-LINES_SHOWN: Final = 500
+LINES_SHOWN: Final = 300
 """Latest log lines that are shown."""
 
 _TONES: Final = {"failed": "bad", "quarantined": "bad", "retrying": "warn", "paused": "warn"}
@@ -59,7 +59,7 @@ def render_run(db: sqlite3.Connection, request: PageRequest, run: RunFold) -> Pa
             card("Timeline", waterfall_table(waterfall, "Steps and waiting of this run, in time")),
             label="Timeline",
         ),
-        Fragment("steps", _steps(entries), label="Steps"),
+        Fragment("steps", _steps(entries, is_open=not run.ending), label="Steps"),
         Fragment("values", _values(entries), label="Input and result"),
         Fragment("lines", _log(lines), label="Log lines"),
     ]
@@ -185,10 +185,13 @@ def _facts(request: PageRequest, run: RunFold) -> Html:
     )
 
 
-def _steps(entries: Sequence[tuple[StoredRecord, JournalEntry]]) -> Html:
+def _steps(entries: Sequence[tuple[StoredRecord, JournalEntry]], *, is_open: bool) -> Html:
     ended = {(entry.key, entry.attempt) for _record, entry in entries if isinstance(entry, StepCompleted | StepFailed)}
-    began = {(entry.key, entry.attempt): record for record, entry in entries if isinstance(entry, StepStarted)}
-    latest = {key: max(attempt for other, attempt in began if other == key) for key, _attempt in began}
+    # Of attempts whose start is on record and whose end is not, the last one runs; the earlier ones died.
+    latest: dict[str, int] = {}
+    for _record, entry in entries:
+        if isinstance(entry, StepStarted | StepCompleted | StepFailed):
+            latest[entry.key] = max(latest.get(entry.key, 0), entry.attempt)
     rows: list[Sequence[Child]] = []
     for record, entry in entries:
         match entry:
@@ -210,16 +213,8 @@ def _steps(entries: Sequence[tuple[StoredRecord, JournalEntry]]) -> Html:
                     )
                 )
             case StepStarted() if (entry.key, entry.attempt) not in ended:
-                is_last = latest[entry.key] == entry.attempt and not any(key == entry.key for key, _ in ended)
-                rows.append(
-                    _step_row(
-                        "running" if is_last else "died",
-                        entry,
-                        record,
-                        0,
-                        "" if is_last else "its process ended before it did",
-                    )
-                )
+                how, why = _unended(latest[entry.key] == entry.attempt, is_open=is_open)
+                rows.append(_step_row(how, entry, record, 0, why))
     columns = (
         ("State", ""),
         ("Step", ""),
@@ -235,6 +230,13 @@ def _steps(entries: Sequence[tuple[StoredRecord, JournalEntry]]) -> Html:
         "Steps of this run, by time of their end", columns, rows[-STEPS_SHOWN:], empty=el("p", "No step has ended yet.")
     )
     return card("Steps", more, shown)
+
+
+def _unended(is_last: bool, *, is_open: bool) -> tuple[str, str]:
+    """Return state and words of an attempt whose start is on record and whose end is not."""
+    if not is_last:
+        return "died", "its process ended before it did"
+    return ("running", "") if is_open else ("cancelled", "it was broken off when the run ended")
 
 
 def _step_row(

@@ -1,0 +1,154 @@
+"""Promises of the pages, each with code that breaks it: the check passes on the one and fails on the other."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from mainstem.log import Record, StoredRecord
+from mainstem.ui import html as html_module
+from mainstem.ui.html import Child, Html
+from mainstem.web import hub as hub_module
+from mainstem.web import security as security_module
+from mainstem.web.hub import Address
+from mainstem.web.projection import PageState
+from tests.support import run
+from tests.web.support import dashboard, failed_run
+from tests.web.test_projection import Counter
+
+PAGE = {"accept": "text/html"}
+
+
+def a_page_that_reconnects_loses_nothing(directory: Path) -> None:
+    """A reader that comes back with an earlier position is shown what happened since."""
+
+    async def main() -> None:
+        async with dashboard(directory) as (board, log, _client):
+            before = await log.append("orders.created", [Record(b'"before"')])
+            after = await log.append("orders.created", [Record(b'"meanwhile"')])
+            await board.projection.caught_up(after, timeout_s=10)
+            sent = b""
+            async with aclosing(board.hub.stream(Address("streams/orders.created", "", "/"), before)) as stream:
+                async with asyncio.timeout(2):
+                    while b"meanwhile" not in sent:
+                        sent += await anext(stream)
+
+    run(main())
+
+
+def position_and_state_change_together(directory: Path) -> None:
+    """A panel that fails in the middle leaves neither its changes nor a later position."""
+    panel = Counter()
+    state = PageState(directory / "pages.sqlite", [panel])
+    state.open(1000)
+    panel.fails = True
+    with pytest.raises(ValueError, match="as told"):
+        state.apply([StoredRecord(1, "orders.created", 1, b"{}")])
+    panel.fails = False
+    state.apply([StoredRecord(1, "orders.created", 1, b"{}")])
+    (count,) = state.db.execute("SELECT n FROM counter_count").fetchone()
+    state.close()
+    assert count == 1, "a record was taken in twice"
+
+
+def strangers_write_no_markup(directory: Path) -> None:
+    """What an error's message says is text on the page."""
+
+    async def main() -> None:
+        async with dashboard(directory) as (_board, log, client):
+            await log.append("$run.a", failed_run("<img src=x>"), expected_position=0)
+            page = await client.get("/runs/a", headers=PAGE)
+            assert page.status_code == 200 and "<img" not in page.text
+
+    run(main())
+
+
+def strangers_are_not_let_in(directory: Path) -> None:
+    """A foreign host name reads nothing, and another site's page changes nothing."""
+
+    async def main() -> None:
+        async with dashboard(directory) as (_board, log, client):
+            await log.append("$run.a", failed_run()[:1], expected_position=0)
+            assert (await client.get("/runs/a", headers={**PAGE, "host": "evil.example"})).status_code == 403
+            headers = {"origin": "http://evil.example", "hx-request": "true"}
+            assert (await client.post("/api/runs/a/cancel", headers=headers)).status_code == 403
+            assert await log.read("$inbox.>") == []
+
+    run(main())
+
+
+def position_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub takes every reader for one that has seen everything."""
+    join = hub_module._Room.join
+
+    async def forgetful(self: hub_module._Room, reader: hub_module._Reader, _after: int) -> None:
+        await join(self, reader, (await self._render(self.address)).position)
+
+    monkeypatch.setattr(hub_module._Room, "join", forgetful)
+
+
+def transaction_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each statement of the page state is durable by itself."""
+
+    def apply(self: PageState, records: Sequence[StoredRecord]) -> set[str]:
+        topics: set[str] = set()
+        for panel in self._panels:
+            topics |= panel.apply(self.db, records)
+        self.position = records[-1].position
+        return topics
+
+    monkeypatch.setattr(PageState, "apply", apply)
+
+
+def escaping_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text is taken for HTML."""
+
+    def text(child: Child) -> Html:
+        if isinstance(child, str | int | float):
+            return Html(child)
+        return Html("" if child is None else "".join(text(part) for part in child))
+
+    monkeypatch.setattr(html_module, "text", text)
+
+
+def host_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever name the request came by is good."""
+    monkeypatch.setattr(security_module, "check_local", lambda _scope, _headers: None)
+
+
+def origin_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever page sent the request is good."""
+    monkeypatch.setattr(security_module, "check_same_origin", lambda _headers: None)
+
+
+CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], None]]] = (
+    (a_page_that_reconnects_loses_nothing, position_forgotten),
+    (position_and_state_change_together, transaction_left_out),
+    (strangers_write_no_markup, escaping_left_out),
+    (strangers_are_not_let_in, host_unchecked),
+    (strangers_are_not_let_in, origin_unchecked),
+)
+
+
+@pytest.mark.parametrize("check", dict.fromkeys(check for check, _mutant in CASES), ids=lambda check: check.__name__)
+def test_promise(check: Callable[[Path], None], tmp_path: Path) -> None:
+    """The code as it is keeps the promise."""
+    check(tmp_path)
+
+
+@pytest.mark.parametrize(("check", "mutant"), CASES, ids=[mutant.__name__ for _check, mutant in CASES])
+def test_mutant(
+    check: Callable[[Path], None],
+    mutant: Callable[[pytest.MonkeyPatch], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Broken code does not keep it, and the check notices."""
+    mutant(monkeypatch)
+    with pytest.raises((AssertionError, TimeoutError, sqlite3.Error)):
+        check(tmp_path)
