@@ -101,8 +101,9 @@ class Demonstration:
         self._screen.heading(f"Upload over a connection that is cut {CUTS} times")
         size = self._clip.stat().st_size
         bar = Bar(self._screen, "upload", size, "MB")
-        cuts = [size * (number + 1) // (CUTS + 1) for number in range(CUTS)]
-        async with CuttingProxy(self._server.port, cuts, rate_bytes_per_s=size / _UPLOAD_TAKES_S) as proxy:
+        cuts = [size * (number + 1) // (CUTS + 1) for number in range(CUTS) if size > CUTS]
+        rate_bytes_per_s = max(1.0, size / _UPLOAD_TAKES_S)
+        async with CuttingProxy(self._server.port, cuts, rate_bytes_per_s) as proxy:
             upload = TusUpload(
                 f"http://127.0.0.1:{proxy.port}{urlsplit(self._server.url).path}uploads/files",
                 self._clip,

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
@@ -89,10 +90,18 @@ class TusUpload:
         metadata = {"filename": self._path.name, "filetype": self._content_type}
         encoded = ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in metadata.items())
         headers = {"Upload-Length": str(self.size_bytes), "Upload-Metadata": encoded, "Content-Length": "0"}
-        status, answer = await self._request("POST", self._endpoint, headers)
+        status, answer = await self._post(headers)
         if status != 201 or "location" not in answer:
             raise UploadError(f"{self._endpoint} answered {status} to the creation of an upload, expected 201")
         self.url = urljoin(self._endpoint, answer["location"])
+
+    async def _post(self, headers: Mapping[str, str]) -> tuple[int, dict[str, str]]:
+        for _attempt in range(_PATIENCE):
+            # Whether a broken request created an upload is not known; another one costs nothing, and the first expires.
+            with suppress(OSError, h11.RemoteProtocolError):
+                return await self._request("POST", self._endpoint, headers)
+            await asyncio.sleep(0.1)
+        raise UploadError(f"{self._endpoint} could not be reached, tried {_PATIENCE} times")
 
     async def _ask_offset(self) -> int:
         for _attempt in range(_PATIENCE):

@@ -110,7 +110,7 @@ def call_application(data: Path, path: str, body: object) -> object:
 
 def _message_of(body: bytes, status: int) -> str:
     """Return the sentence in an error answer of the API (``{"error": {"message": …}}``)."""
-    with suppress(msgspec.DecodeError):
+    with suppress(msgspec.DecodeError):  # whoever answered is no mainstem: its status is all that is told
         answer = msgspec.json.decode(body)
         if isinstance(answer, dict) and isinstance(error := answer.get("error"), dict) and "message" in error:
             return str(error["message"])
