@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
 from mainstem.base.errors import InvalidArgumentError
 from mainstem.base.names import check_stream
@@ -19,8 +20,6 @@ Columns = tuple[str, Sequence[bytes], Sequence[bytes], Sequence[bytes], int | No
 
 _RECORD_OVERHEAD_BYTES = 16
 _DEDUP_ID_MAX_CHARS = 255
-_ONLY_BYTES = {bytes}
-_NO_HEADER = (b"",)
 
 
 class Call:
@@ -68,10 +67,20 @@ def encode_call(
     size = count = 0
     for stream, records, expected_position in appends:
         check_stream(stream)
-        keys, headers, values = _columns(stream, records)
-        count += len(values)
-        size += sum(map(len, values)) + sum(map(len, keys)) + sum(map(len, headers))
-        encoded.append((stream, keys, headers, values, expected_position))
+        if len(records) == 1:  # by far the most frequent call: what is done for columns costs it more than all else
+            record = records[0]
+            value, key = record.value, record.key
+            if type(value) is not bytes or type(key) is not bytes:
+                _refuse_types(stream, {type(value), type(key)})
+            header = encode_headers(record.headers) if record.headers else b""
+            count += 1
+            size += len(value) + len(key) + len(header)
+            encoded.append((stream, (key,), (header,), (value,), expected_position))
+        else:
+            keys, headers, values = _columns(stream, records)
+            count += len(values)
+            size += sum(map(len, values)) + sum(map(len, keys)) + sum(map(len, headers))
+            encoded.append((stream, keys, headers, values, expected_position))
     if not encoded:
         raise InvalidArgumentError("append_many() needs one or more appends. Nothing was written.")
     if size > settings.append_max_bytes or count > settings.append_max_records:
@@ -85,23 +94,18 @@ def encode_call(
     return Call(encoded, dedup_id or "", size + count * _RECORD_OVERHEAD_BYTES, use_reserve, future)
 
 
-def _columns(stream: str, records: Sequence[Record]) -> tuple[Sequence[bytes], Sequence[bytes], Sequence[bytes]]:
-    keys: Sequence[bytes]
-    headers: Sequence[bytes]
-    values: Sequence[bytes]
-    if len(records) == 1:  # by far the most frequent call, and three comprehensions cost it more than all else here
-        record = records[0]
-        keys, values = (record.key,), (record.value,)
-        headers = (encode_headers(record.headers),) if record.headers else _NO_HEADER
-    else:
-        keys = [record.key for record in records]
-        values = [record.value for record in records]
-        headers = [encode_headers(record.headers) if record.headers else b"" for record in records]
+def _columns(stream: str, records: Sequence[Record]) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    keys = [record.key for record in records]
+    values = [record.value for record in records]
     if not values:
         raise InvalidArgumentError(f"stream {stream!r}: an append has one or more records. Nothing was written.")
-    if (types := {*map(type, values), *map(type, keys)}) != _ONLY_BYTES:
-        got = ", ".join(sorted(one.__name__ for one in types - _ONLY_BYTES))
-        raise InvalidArgumentError(
-            f"stream {stream!r}: values and keys of records are bytes, got {got}. Nothing was written."
-        )
-    return keys, headers, values
+    if (types := {*map(type, values), *map(type, keys)}) != {bytes}:
+        _refuse_types(stream, types)
+    return keys, [encode_headers(record.headers) if record.headers else b"" for record in records], values
+
+
+def _refuse_types(stream: str, types: set[type]) -> NoReturn:
+    got = ", ".join(sorted(one.__name__ for one in types - {bytes}))
+    raise InvalidArgumentError(
+        f"stream {stream!r}: values and keys of records are bytes, got {got}. Nothing was written."
+    )
