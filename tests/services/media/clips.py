@@ -124,6 +124,22 @@ def _variable_rate(_clips: Clips, path: Path) -> None:
     ffmpeg(*lavfi(f"{PICTURES},{keep}"), *lavfi(TONE), *H264, *AAC, "-fps_mode", "passthrough", path)
 
 
+def _doubled(clips: Clips, path: Path) -> None:
+    # as many frames as the plain clip, but frame 20 is shown in the place of frame 21 as well
+    ffmpeg(
+        "-i",
+        clips.get("silent.mp4"),
+        "-vf",
+        "select=not(eq(n\\,21)),setpts=N/25/TB,loop=1:1:20,setpts=N/25/TB",
+        *H264,
+        path,
+    )
+
+
+def _one_frame_less(clips: Clips, path: Path) -> None:
+    ffmpeg("-i", clips.get("silent.mp4"), "-vf", "trim=end_frame=49", *H264, path)
+
+
 def _late_sound(_clips: Clips, path: Path) -> None:
     # a click at 1.0 s of the sound, which begins 0.5 s after the pictures
     click = "aevalsrc=if(between(t\\,0.5\\,0.51)\\,sin(2*PI*1000*t)\\,0):s=48000:d=1.4"
@@ -193,6 +209,8 @@ MAKERS: dict[str, Callable[[Clips, Path], None]] = {
     "anamorphic.mp4": _anamorphic,
     "tiny.mp4": _tiny,
     "variable_rate.mp4": _variable_rate,
+    "doubled.mp4": _doubled,
+    "one_frame_less.mp4": _one_frame_less,
     "late_sound.mkv": _late_sound,
     "single_frame.mp4": _single_frame,
     "fast_start.mp4": _fast_start,

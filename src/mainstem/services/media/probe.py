@@ -8,15 +8,17 @@ from pathlib import Path
 
 import msgspec
 
-import mainstem
 from mainstem.base.errors import MissingExtraError
 from mainstem.host.errors import ProcessOutputError, ProcessTimeoutError
 from mainstem.host.process import run_process
 from mainstem.services.media.source import Limits, Refusal, SourceFacts
 
 _ANSWER_MAX_BYTES = 64 << 20
+_CHILD = ["-m", "mainstem.services.media._probe_child"]
 _NO_MODULE = "No module named 'av'"
-_PACKAGES = Path(mainstem.__path__[0]).parent
+_Answer = SourceFacts | Refusal
+_PACKAGES = Path(__file__).parents[3]
+"""Where the package ``mainstem`` lies, so that the child finds it."""
 
 
 async def probe_source(path: Path, limits: Limits, *, env: Mapping[str, str] | None = None) -> SourceFacts | Refusal:
@@ -35,7 +37,7 @@ async def probe_source(path: Path, limits: Limits, *, env: Mapping[str, str] | N
     """
     try:
         result = await run_process(
-            [sys.executable, "-m", "mainstem.services.media._probe_child", path],
+            [sys.executable, *_CHILD, path],
             timeout_s=limits.probe_timeout_s,
             cpu_max_s=limits.probe_cpu_max_s,
             address_space_max_bytes=limits.probe_memory_max_bytes,
@@ -49,8 +51,13 @@ async def probe_source(path: Path, limits: Limits, *, env: Mapping[str, str] | N
     except ProcessOutputError:
         return Refusal("probe_limits", "The description of the file is too large.")
     if result.exit_code == 0:
-        return msgspec.json.decode(result.stdout, type=SourceFacts | Refusal)
+        try:
+            return msgspec.json.decode(result.stdout, type=_Answer)
+        except msgspec.MsgspecError as error:
+            # A child that a file has taken over may say anything; it is not believed.
+            return Refusal("probe_limits", f"Looking at the file gave no sensible answer ({error}).")
     if _NO_MODULE in result.stderr_text:
         raise MissingExtraError("media", "Probing a video")
-    how = f"signal {-result.exit_code}" if result.exit_code < 0 else result.stderr_text[-200:].splitlines()[-1:]
+    said = result.stderr_text.rpartition("\n")[2][-200:]
+    how = f"signal {-result.exit_code}" if result.exit_code < 0 else said or f"exit code {result.exit_code}"
     return Refusal("probe_limits", f"Looking at the file crashed or needed more than it may ({how}).")

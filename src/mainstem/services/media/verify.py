@@ -1,7 +1,8 @@
 """Verifying a published video against its source: every frame of every rendition is decoded and compared.
 
 The video and its source are decoded in full by ffmpeg, from the playlist, as a player would. Frames are paired by their
-order, not by their times, so a frame that is lost, doubled or out of place shifts all that follow and shows.
+order, not by their times, and each must look more like its own source frame than like the one before or after: so a
+frame that is lost, doubled or out of place shows, also where neighbours look much alike.
 """
 
 from __future__ import annotations
@@ -31,6 +32,12 @@ _TIME_BASE_LINE = re.compile(rb"^#tb 0: (\d+)/(\d+)", re.MULTILINE)
 _PSNR_MAX_DB = 100.0
 _OUTPUT_MAX_BYTES = 256 << 20
 
+_SHIFTS = ((0, 0), (0, 1), (1, 0))
+"""Comparisons in small, as (first frame of the video, first frame of the source)."""
+
+_SMALL_WIDTH = 128
+_CLEARLY_DB = 1.0
+
 PSNR_MIN_DB = 18.0
 """What no frame may fall below. Unrelated frames are at 5 to 15 dB; a hard frame at a low bit rate is above 20 dB."""
 
@@ -47,6 +54,7 @@ class RenditionReport(msgspec.Struct, frozen=True, kw_only=True):
         psnr_min_db: The frame that differs most from the source's.
         psnr_mean_db: All frames.
         time_error_max_s: Largest difference between when a frame is shown and when the source shows it.
+        misplaced: Frames that look more like the source's frame before or after than like their own.
     """
 
     uri: str
@@ -57,6 +65,7 @@ class RenditionReport(msgspec.Struct, frozen=True, kw_only=True):
     psnr_min_db: float
     psnr_mean_db: float
     time_error_max_s: float
+    misplaced: int
 
 
 class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +149,10 @@ def _problems(report: RenditionReport, source_frames: int, plan: Plan) -> list[s
         problems.append(
             f"{name}: a frame is at {report.psnr_min_db:.1f} dB of the source's, less than {PSNR_MIN_DB} dB."
         )
+    if report.misplaced:
+        problems.append(
+            f"{name}: {report.misplaced} frames look more like another frame of the source than like their own."
+        )
     frame_s = plan.timing.rate[1] / plan.timing.rate[0]
     if report.time_error_max_s > frame_s:
         problems.append(f"{name}: a frame is shown {report.time_error_max_s:.3f} s away from its time.")
@@ -171,41 +184,18 @@ async def _verify_rendition(
     directory: Path, variant: Stream, source: Path, plan: Plan, source_times: Sequence[Fraction], limits: Limits
 ) -> RenditionReport:
     width, _, height = variant.attributes.get("RESOLUTION", "0x0").partition("x")
-    segments = parse.parse_media((directory / variant.uri).read_bytes()).entries
-    deinterlace = "bwdif=mode=send_frame:deint=interlaced," if plan.picture.interlaced else ""
-    # Both are numbered by frame, so that the n-th is compared with the n-th.
-    numbered = "settb=1/1000,setpts=N"
-    graph = (
-        f"[1:v:0]split[watched][compared];[watched]null[out];[compared]{numbered}[mine];"
-        f"[0:{plan.picture.stream_index}]{deinterlace}{numbered},scale={width}:{height}:flags=bicubic,setsar=1,format=yuv420p[theirs];"
-        "[mine][theirs]psnr=stats_file=psnr.log:eof_action=endall[psnr]"
-    )
     with tempfile.TemporaryDirectory(prefix="verify-") as name:
         scratch = Path(name)
-        watched = [
-            *_source_input(source, plan),
-            "-copyts",
-            "-protocol_whitelist",
-            "file",
-            "-allowed_extensions",
-            "m3u8,m4s,mp4",
-        ]
-        output = await _ffmpeg(
-            [
-                *watched,
-                *["-i", f"file:{(directory / variant.uri).absolute()}", "-filter_complex", graph],
-                *["-map", "[out]", "-fps_mode", "passthrough", "-f", "framecrc", "-"],
-                *["-map", "[psnr]", "-fps_mode", "passthrough", "-f", "null", "-"],
-            ],
-            scratch,
-            limits,
-        )
-        values = [
-            _PSNR_MAX_DB if match == b"inf" else float(match)
-            for match in _PSNR.findall(await asyncio.to_thread((scratch / "psnr.log").read_bytes))
-        ]
-    if not segments or not values:
-        raise MediaError(f"{variant.uri}: nothing was decoded.")
+        arguments = [*_source_input(source, plan), *_playlist_input(directory / variant.uri)]
+        shifts = _SHIFTS if plan.frames > 1 else _SHIFTS[:1]  # a single frame has no neighbours
+        arguments += ["-filter_complex", _comparison(plan, int(width), int(height), shifts)]
+        arguments += ["-map", "[watched]", "-fps_mode", "passthrough", "-f", "framecrc", "-"]
+        for number in range(len(shifts) + 1):
+            arguments += ["-map", f"[psnr{number}]", "-fps_mode", "passthrough", "-f", "null", "-"]
+        output = await _ffmpeg(arguments, scratch, limits)
+        logs = [await asyncio.to_thread((scratch / f"{number}.log").read_bytes) for number in range(len(shifts) + 1)]
+    values, own, *neighbours = map(parse_psnr, logs)
+    after, before = neighbours or ([], [])
     times = parse_times(output)
     errors = [abs(float(mine - theirs)) for mine, theirs in zip(times, source_times, strict=False)]
     return RenditionReport(
@@ -217,7 +207,60 @@ async def _verify_rendition(
         psnr_min_db=round(min(values), 2),
         psnr_mean_db=round(sum(values) / len(values), 2),
         time_error_max_s=round(max(errors), 6),
+        misplaced=count_misplaced(own, before, after),
     )
+
+
+def _comparison(plan: Plan, width: int, height: int, shifts: Sequence[tuple[int, int]]) -> str:
+    """Return the filters that compare the n-th frame with the n-th of the source, and in small with its neighbours."""
+    numbered = "settb=1/1000,setpts=N"
+    upright = "bwdif=mode=send_frame:deint=interlaced," if plan.picture.interlaced else ""
+    small = f"scale={_SMALL_WIDTH}:{_SMALL_WIDTH}:flags=area"
+    count = len(shifts)
+    parts = [
+        f"[1:v:0]split[watched][m];[m]{numbered},split[mine][m1];[m1]{small},split={count}{_labels('mine', count)}",
+        f"[0:{plan.picture.stream_index}]{upright}{numbered},scale={width}:{height}:flags=bicubic,setsar=1[scaled]",
+        f"[scaled]format=yuv420p,split[theirs][t1];[t1]{small},split={count}{_labels('theirs', count)}",
+        "[mine][theirs]psnr=stats_file=0.log:eof_action=endall[psnr0]",
+    ]
+    for number, (mine, theirs) in enumerate(shifts):
+        parts += [
+            f"[mine{number}]trim=start_frame={mine},setpts=PTS-{mine}[a{number}]",
+            f"[theirs{number}]trim=start_frame={theirs},setpts=PTS-{theirs}[b{number}]",
+            f"[a{number}][b{number}]psnr=stats_file={number + 1}.log:eof_action=endall[psnr{number + 1}]",
+        ]
+    return ";".join(parts)
+
+
+def _labels(name: str, count: int) -> str:
+    return "".join(f"[{name}{number}]" for number in range(count))
+
+
+def parse_psnr(output: bytes) -> list[float]:
+    """Return the values, in decibels, of the lines that ffmpeg's ``psnr`` filter writes; identical frames have 100."""
+    return [_PSNR_MAX_DB if match == b"inf" else float(match) for match in _PSNR.findall(output)]
+
+
+def count_misplaced(own: Sequence[float], before: Sequence[float], after: Sequence[float]) -> int:
+    """Return how many frames look more like a neighbour's source than like their own; what stands still does not.
+
+    Args:
+        own: Frame n against frame n of the source, in decibels.
+        before: Frame n + 1 against frame n of the source.
+        after: Frame n against frame n + 1 of the source.
+    """
+    misplaced = set()
+    for number, value in enumerate(own):
+        if number < len(after) and after[number] > value + _CLEARLY_DB:
+            misplaced.add(number)
+        if 0 < number <= len(before) and before[number - 1] > value + _CLEARLY_DB:
+            misplaced.add(number)
+    return len(misplaced)
+
+
+def _playlist_input(playlist: Path) -> list[str]:
+    allowed = ["-copyts", "-protocol_whitelist", "file", "-allowed_extensions", "m3u8,m4s,mp4"]
+    return [*allowed, "-i", f"file:{playlist.absolute()}"]
 
 
 def _source_input(source: Path, plan: Plan) -> list[str]:

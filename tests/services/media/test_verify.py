@@ -1,0 +1,95 @@
+"""The verification accepts what is right, and notices every way in which a video is not its source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from mainstem.services.media import PublishedRendition, VerifyReport, verify_video
+from mainstem.services.media.errors import MediaError
+from mainstem.services.media.verify import count_misplaced, parse_psnr, parse_times
+from tests.services.media.clips import Clips
+from tests.services.media.pipeline import Published
+from tests.support import run
+
+pytestmark = pytest.mark.usefixtures("no_children_left")
+
+
+def verify(video: Published, source: Path) -> VerifyReport:
+    return run(verify_video(video.playlist, source))
+
+
+def test_the_right_source(clips: Clips, published: Callable[[str], Published]) -> None:
+    """A video and its source: all frames, high likeness, nothing misplaced, and the figures that were published."""
+    video = published("silent.mp4")
+    report = verify(video, clips.get("silent.mp4"))
+    assert report.ok and (report.source_frames, report.source_duration_s) == (50, 2.0)
+    described: list[PublishedRendition] = list(video.manifest.renditions)
+    for found, declared in zip(report.renditions, described, strict=True):
+        assert (found.width, found.height, found.frames) == (declared.width, declared.height, declared.frames)
+        assert found.bandwidth == declared.bandwidth_bps and found.uri == declared.playlist
+        assert found.psnr_mean_db >= found.psnr_min_db > 20 and found.misplaced == 0
+
+
+def test_a_lost_frame(clips: Clips, published: Callable[[str], Published]) -> None:
+    """A video that lacks a frame of the source is noticed."""
+    report = verify(published("one_frame_less.mp4"), clips.get("silent.mp4"))
+    assert not report.ok and "320x180 has 49 frames, the source 50." in report.problems
+
+
+def test_a_doubled_frame(clips: Clips, published: Callable[[str], Published]) -> None:
+    """A frame that is shown twice in the place of the next one is noticed, although the number of frames is right."""
+    report = verify(published("doubled.mp4"), clips.get("silent.mp4"))
+    assert not report.ok and report.renditions[0].frames == 50
+    assert report.renditions[0].misplaced > 0 and "look more like another frame" in report.problems[0]
+
+
+def test_another_source(clips: Clips, published: Callable[[str], Published]) -> None:
+    """Another source's pictures are noticed by their likeness, and other times by the clock."""
+    report = verify(published("silent.mp4"), clips.get("ntsc.mp4"))
+    assert not report.ok
+    assert any("frames, the source 60" in problem for problem in report.problems)
+    assert any("away from its time" in problem for problem in report.problems)
+
+
+def test_a_source_that_is_no_video(clips: Clips, published: Callable[[str], Published]) -> None:
+    """A source that cannot be read is an error that says why."""
+    with pytest.raises(MediaError, match="no bytes"):
+        verify(published("silent.mp4"), clips.get("empty.mp4"))
+
+
+def test_a_missing_segment(clips: Clips, published: Callable[[str], Published], tmp_path: Path) -> None:
+    """A video with a segment missing is an error or a problem, never accepted."""
+    video = published("silent.mp4")
+    for file in video.directory.iterdir():
+        if not file.name.endswith(".m4s"):
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(MediaError):
+        run(verify_video(tmp_path / "main.m3u8", clips.get("silent.mp4")))
+
+
+def test_violations_are_musts(clips: Clips, published: Callable[[str], Published]) -> None:
+    """Advice does not make a report bad; a broken MUST does."""
+    report = verify(published("silent.mp4"), clips.get("silent.mp4"))
+    assert report.violations == [] and list(report.findings) == []
+
+
+def test_misplaced_frames() -> None:
+    """A frame is misplaced when a neighbour's source is clearly more like it; what stands still is not."""
+    assert count_misplaced([40, 40, 40], [20, 20], [20, 20]) == 0
+    assert count_misplaced([40, 20, 40], [40, 20], [20, 20]) == 1
+    assert count_misplaced([40, 20, 40], [20, 20], [20, 40]) == 1
+    assert count_misplaced([40, 40, 40], [40.5, 40.5], [40.5, 40.5]) == 0
+    assert count_misplaced([40], [], []) == 0
+
+
+def test_reading_what_ffmpeg_lists() -> None:
+    """Times are relative to the first frame, in exact seconds; identical frames are at 100 dB."""
+    lines = b"#tb 0: 1001/30000\n#media_type 0: video\n0, 10, 10, 1, 100, 0xab\n0, 11, 11, 1, 100, 0xcd\n"
+    assert parse_times(lines) == [Fraction(0), Fraction(1001, 30000)]
+    with pytest.raises(MediaError, match="decoded nothing"):
+        parse_times(b"")
+    assert parse_psnr(b"n:1 psnr_avg:31.5 psnr_y:30\nn:2 psnr_avg:inf psnr_y:inf\n") == [31.5, 100.0]
