@@ -1,4 +1,4 @@
-"""The import contracts hold for the tree, and fail on an upward import, on siblings that meet and on a room without a place."""
+"""The import contracts hold, and fail on an upward import, on siblings that meet and on a room without a place."""
 
 from __future__ import annotations
 

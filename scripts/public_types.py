@@ -1,0 +1,45 @@
+"""Check that every type of the library that a user's tools can see is known, as ``py.typed`` promises (basedpyright)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def incomplete(report: Mapping[str, Any]) -> list[str]:
+    """Return one line for each exported symbol whose type a checker would have to guess, from basedpyright's report."""
+    lines = []
+    for symbol in report["typeCompleteness"]["symbols"]:
+        if symbol["isExported"] and not (symbol["isTypeKnown"] and not symbol["isTypeAmbiguous"]):
+            own = [found["message"] for found in symbol["diagnostics"]]
+            if own:  # without any, another symbol is to blame
+                lines.append(f"{symbol['name']}: {own[0]}")
+    return lines
+
+
+def main() -> int:
+    """Run basedpyright; print what is incomplete; return the exit code."""
+    search_path = os.pathsep.join([str(ROOT / "src"), sysconfig.get_path("purelib")])
+    program = str(Path(sys.executable).parent / "basedpyright")
+    command = [program, "--verifytypes", "mainstem", "--ignoreexternal", "--outputjson"]
+    environment = {**os.environ, "PYTHONPATH": search_path}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    report = json.loads(result.stdout)
+    lines = incomplete(report)
+    print("\n".join(lines), file=sys.stderr)
+    if not report["typeCompleteness"]["exportedSymbolCounts"]["withKnownType"]:
+        print("basedpyright saw no types: is the project installed?", file=sys.stderr)
+        return 1
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
