@@ -36,7 +36,7 @@ async def charge(order: int) -> str:
 
 @ms.step
 async def pack(item: int) -> int:
-    await asyncio.sleep(0.01)  # work that takes a moment, so that there is something to draw
+    await asyncio.sleep(0.01)  # sleeps: this is the work, which takes a moment to be drawn
     return item
 
 

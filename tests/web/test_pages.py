@@ -17,8 +17,10 @@ from mainstem.flow.journal import (
     TimerSet,
 )
 from mainstem.log import Record
+from mainstem.web import hub, projection
 from mainstem.web.answers import wants_html
 from mainstem.web.application import parse_query
+from mainstem.web.errors import UnavailableError
 from mainstem.web.panels.runs import page_number
 from tests.support import run
 from tests.web.support import HEADERS, TRACE_ID, completed, dashboard, entry, failed_run, started
@@ -253,6 +255,23 @@ def test_files_are_kept_for_ever_and_compressed(tmp_path: Path) -> None:
             assert (await client.get(path, headers={"accept-encoding": "identity"})).content == answer.content
             assert (await client.get(path, headers={"if-none-match": answer.headers["etag"]})).status_code == 304
             assert set(board.files.paths()) >= {"tokens.css", "vendor/hls.worker.js", "player.js"}
+
+    run(main())
+
+
+def test_what_cannot_be_answered_now_is_503(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many live pages, and a page state that no longer follows the log, are told as such; pages are still shown."""
+
+    async def main() -> None:
+        async with dashboard(tmp_path) as (board, log, client):
+            monkeypatch.setattr(hub, "READERS_MAX", 0)
+            assert (await client.get("/events?path=runs")).status_code == UnavailableError.status
+            await board.projection.run(lambda db: db.execute("DROP TABLE runs_run"))
+            monkeypatch.setattr(projection, "REBUILDS_MAX", 0)
+            await log.append("$run.a", [started()], expected_position=0)
+            answer = await client.get("/api/runs")
+            assert answer.status_code == 503 and answer.json()["error"]["code"] == "web-unavailable"
+            assert (await client.get("/streams", headers=HTML)).status_code == 200
 
     run(main())
 

@@ -9,7 +9,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from mainstem.base.errors import InvalidArgumentError
-from mainstem.web.errors import ForbiddenError
+from mainstem.web.errors import ForbiddenError, TokenNeededError
 from mainstem.web.security import (
     CONTENT_SECURITY_POLICY,
     COOKIE,
@@ -138,7 +138,7 @@ def test_the_token_is_demanded_everywhere(tmp_path: Path) -> None:
             for path in paths:
                 for headers in ({}, {"authorization": "Bearer wrong"}, {"cookie": f"{COOKIE}={TOKEN}"}):
                     answer = await client.get(path, headers=headers)
-                    assert answer.status_code == 401 and TOKEN not in answer.text
+                    assert answer.status_code == TokenNeededError.status and TOKEN not in answer.text
             assert (await client.post("/api/runs/a/cancel", json={})).status_code == 401
             answer = await client.get("/api/runs", headers={"authorization": f"Bearer {TOKEN}"})
             assert answer.status_code == 200

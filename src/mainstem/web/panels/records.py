@@ -37,6 +37,7 @@ CREATE TABLE records_stream (
 CREATE TABLE records_count (
     bucket INTEGER NOT NULL, name TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (bucket, name)) WITHOUT ROWID;
 """
+"""The tables of the page state's records."""
 
 _COLUMNS = "position, stream, time_ns, value, key, headers"
 _HEAVY_FIELDS = ("result", "arguments")
