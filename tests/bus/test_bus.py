@@ -13,7 +13,16 @@ import pytest
 
 from mainstem.base.codec import decode
 from mainstem.base.errors import InvalidArgumentError
-from mainstem.bus import Bus, BusNotStartedError, DeadLetter, DuplicateGroupError, Event, Retry, SubscribedTooLateError
+from mainstem.bus import (
+    Bus,
+    BusNotStartedError,
+    DeadLetter,
+    DuplicateGroupError,
+    Event,
+    GroupFencedError,
+    Retry,
+    SubscribedTooLateError,
+)
 from mainstem.bus.cursors import CursorRecord
 from mainstem.host.clock import SystemClock
 from mainstem.log import EmbeddedLog, Record, open_log
@@ -259,7 +268,9 @@ def test_a_second_owner_is_fenced(tmp_path: Path) -> None:
             position = await log.append("$group.g", [Record(b'{"pattern":"s","position":0}')])
             go.set()
             await until(lambda: bus.groups()[0].failure)
-            assert "Another process owns the group" in bus.groups()[0].failure
+            failure = bus.groups()[0].failure
+            assert failure.startswith(GroupFencedError.__name__)
+            assert "Another process owns the group" in failure
             assert (await log.last("$group.g")).position == position  # type: ignore[union-attr]
 
     run(scenario())

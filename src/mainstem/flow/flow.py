@@ -198,7 +198,7 @@ class Flow:
         timeout_s: float | None = None,
         executor: ExecutorName | None = None,
         name: str | None = None,
-    ) -> Callable[[Callable[P, Any]], Job[P, Any]]:
+    ) -> JobDecorator:
         """Declare a job: a durable function of one step, in a queue.
 
         Args:
@@ -213,9 +213,9 @@ class Flow:
         """
         rate = parse_rate(rate_limit) if rate_limit is not None else None
 
-        def declare(function: Callable[P, Any]) -> Job[P, Any]:
+        def declare(function: Callable[..., Any]) -> Any:
             recorded = RecordedFunction(function, name)
-            step: Step[P, Any] = Step(
+            step: Step[..., Any] = Step(
                 recorded,
                 self._executors,
                 retry=retry or Retry(),
@@ -224,7 +224,7 @@ class Flow:
                 record_start=False,
             )
             self._declare_queue(queue, concurrency, rate)
-            job: Job[P, Any] = Job(self, step, queue=queue)
+            job: Job[..., Any] = Job(self, step, queue=queue)
             self._add_name(self._functions, recorded.name, job, recorded)
             return job
 
@@ -383,7 +383,16 @@ class Flow:
         self, a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], d: Awaitable[D], /
     ) -> Coroutine[Any, Any, tuple[A, B, C, D]]: ...
     @overload
-    def gather(self, *awaitables: Awaitable[T]) -> Coroutine[Any, Any, tuple[T, ...]]: ...
+    def gather(
+        self,
+        a: Awaitable[T],
+        b: Awaitable[T],
+        c: Awaitable[T],
+        d: Awaitable[T],
+        e: Awaitable[T],
+        /,
+        *more: Awaitable[T],
+    ) -> Coroutine[Any, Any, tuple[T, ...]]: ...
     def gather(self, *awaitables: Awaitable[Any]) -> Coroutine[Any, Any, tuple[Any, ...]]:
         """Await several things at once; return their results, in order.
 
@@ -433,6 +442,15 @@ class StepDecorator(Protocol):
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> Step[P, R]: ...
+
+
+class JobDecorator(Protocol):
+    """What ``flow.job(...)`` returns: it makes a job of a coroutine function or of a plain one."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Job[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Job[P, R]: ...
 
 
 def _check_concurrency(concurrency: int) -> int:

@@ -12,6 +12,7 @@ FRAME_MAX_BYTES = 64 << 20
 """Longest frame."""
 
 LENGTH_BYTES = 4
+"""Size of the length in front of a frame."""
 
 
 class Hello(msgspec.Struct, frozen=True):
