@@ -34,6 +34,8 @@ class Contender:
         venv: Environment of its own, by the name of its ``requirements-NAME.txt``; ``None`` for ours.
         work: What it is told, beyond what the bench tells everyone.
         server: Server that it needs while it runs.
+        counts: Whether it may stand for its name. One that does not is printed among the variants only: a peer behind a
+            group commit written by hand in the bench is not the peer as its users have it.
     """
 
     role: Role
@@ -43,6 +45,7 @@ class Contender:
     venv: str | None = None
     work: Work = field(default_factory=dict)
     server: Server | None = None
+    counts: bool = True
 
     @property
     def label(self) -> str:

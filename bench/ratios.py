@@ -54,10 +54,10 @@ def ratio(ours: float, other: float | None, better: Better) -> float | None:
 
 
 def winners(measured: Sequence[Measured], role: str, better: Better) -> dict[str, Measured]:
-    """Return for each name of a role the variant with the best median."""
+    """Return for each name of a role the variant with the best median, of those that count."""
     found: dict[str, Measured] = {}
     for candidate in measured:
-        if candidate.contender.role != role:
+        if candidate.contender.role != role or not candidate.contender.counts:
             continue
         name = candidate.contender.name
         if name not in found or best([found[name].median, candidate.median], better) == candidate.median:
