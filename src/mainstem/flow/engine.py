@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import msgspec
 
@@ -329,7 +329,7 @@ class Engine:
                 del folds[run_id]
         return folds
 
-    async def records(self, pattern: str, end: int):  # type: ignore[no-untyped-def]
+    async def records(self, pattern: str, end: int) -> AsyncIterator[StoredRecord]:
         """Yield the log's records of a pattern up to a position."""
         after = 0
         while after < end:
