@@ -230,6 +230,7 @@ PROMISES: list[tuple[Check, Mutant]] = [
     (an_event_is_in_its_runs_commit, published_beside_the_run),
     (the_first_attempt_is_the_first, claims_do_not_count),
 ]
+"""What is promised, and what breaks it."""
 
 
 @pytest.mark.parametrize("check", [check for check, _mutant in PROMISES], ids=lambda check: check.__name__)
