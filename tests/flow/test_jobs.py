@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from mainstem.flow.queues import RateLimit, Window, parse_rate
 from mainstem.testing import SimulatedClock
 from tests.flow import process_steps
 from tests.flow.support import App, running
-from tests.support import run, until
+from tests.support import ROOT, run, until, wait_until
 
 
 def test_a_job_ends_in_one_commit(tmp_path: Path) -> None:
@@ -298,6 +300,8 @@ def test_log_lines_are_kept_beside_the_run(tmp_path: Path) -> None:
         @app.flow.workflow
         async def work() -> None:
             logger.warning("begins")
+            logging.getLogger("mainstem.log.embedded").warning("of a room below: not the run's")
+            logging.getLogger("mainstem.services.media").warning("of a service")
             await in_thread()
             await last()
 
@@ -317,6 +321,7 @@ def test_log_lines_are_kept_beside_the_run(tmp_path: Path) -> None:
             lines = [_line(record.value) for record in await app.log.read("$lines.r")]
             assert [(line.message, line.step_key, line.level) for line in lines] == [
                 ("begins", "", "WARNING"),
+                ("of a service", "", "WARNING"),
                 ("in a thread 1", "in_thread#1", "WARNING"),
             ]
         assert (root.level, list(root.handlers)) == before
@@ -403,3 +408,36 @@ def test_a_time_limit_kills_the_worker(tmp_path: Path) -> None:
                 await (await app.hangs.start()).result()
 
     run(scenario())
+
+
+def test_a_worker_dies_with_the_application(tmp_path: Path) -> None:
+    """When the application is killed in mid step, its worker process is gone with it."""
+    program = (
+        "import asyncio, sys\n"
+        "from mainstem.log import open_log\n"
+        "from tests.flow import process_steps as steps\n"
+        "async def main():\n"
+        "    log = await open_log(sys.argv[1])\n"
+        "    await steps.flow.start(log)\n"
+        "    await steps.sleeper.start(sys.argv[2])\n"
+        "    await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    marker = tmp_path / "pid"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "log"), str(marker)], env=environment, cwd=ROOT
+    ) as process:
+        try:
+            pid = int(wait_until(lambda: marker.exists() and marker.read_text(), 20.0))
+            assert Path(f"/proc/{pid}").exists()
+        finally:
+            process.kill()
+    wait_until(lambda: _is_gone(pid), what="the worker is gone")
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True

@@ -32,8 +32,8 @@ class RunLogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the line, if it was logged by a run's code; may be called from any thread."""
         here = scope.get()
-        if here is None or record.name.startswith("mainstem."):
-            return
+        if here is None or (record.name.startswith("mainstem.") and not record.name.startswith("mainstem.services.")):
+            return  # not a run's, or of the rooms below, which would write a line about writing the line
         run = here.run
         if isinstance(run, RunFace):
             return  # a worker process, which has a handler of its own
