@@ -47,6 +47,19 @@ def hang() -> None:
     threading.Event().wait()
 
 
+@flow.step(executor="process")
+def sleep_for_ever(marker: str) -> None:
+    """Say which process this is, and never return."""
+    Path(marker).write_text(str(os.getpid()))
+    threading.Event().wait()
+
+
+@flow.workflow
+async def sleeper(marker: str) -> None:
+    """Have a worker work for ever."""
+    await sleep_for_ever(marker)
+
+
 @flow.workflow
 async def work(number: int) -> tuple[int, str, int]:
     """Count in a process."""

@@ -429,7 +429,8 @@ def test_a_worker_dies_with_the_application(tmp_path: Path) -> None:
         [sys.executable, "-c", program, str(tmp_path / "log"), str(marker)], env=environment, cwd=ROOT
     ) as process:
         try:
-            pid = int(wait_until(lambda: marker.exists() and marker.read_text(), 20.0))
+            wait_until(lambda: marker.exists() and marker.read_text() != "", 20.0)
+            pid = int(marker.read_text())
             assert Path(f"/proc/{pid}").exists()
         finally:
             process.kill()

@@ -542,3 +542,38 @@ def test_not_started_is_said_with_the_line_that_starts(tmp_path: Path) -> None:
             await app.work.start()
 
     run(scenario())
+
+
+def test_map_is_bounded(tmp_path: Path) -> None:
+    """``max_concurrency`` is never exceeded, results come in the order of the items, and the time in the queue is on
+    record.
+    """
+    now: set[int] = set()
+    most: list[int] = []
+
+    def declare(app: App) -> None:
+        @app.flow.step
+        async def work_on(number: int) -> int:
+            now.add(number)
+            most.append(len(now))
+            await asyncio.sleep(0)
+            now.discard(number)
+            return number * 10
+
+        @app.flow.workflow
+        async def work() -> list[int]:
+            return await app.flow.map(work_on, range(20), max_concurrency=3)
+
+        app.work = work
+
+    async def scenario() -> None:
+        async with running(tmp_path, declare) as app:
+            handle = await app.work.start()
+            assert await handle.result() == [number * 10 for number in range(20)]
+            assert max(most) == 3
+            done = [entry for entry in await app.entries(handle.id) if isinstance(entry, StepCompleted)]
+            waited = {entry.key: entry.waited_ns for entry in done}
+            assert waited["map#1[0]/work_on#1"] == 0
+            assert waited["map#1[19]/work_on#1"] > 0
+
+    run(scenario())
