@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from crc32c import crc32c
+from google_crc32c import value as crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -233,7 +233,8 @@ def test_length_field_that_lies(length: int) -> None:
 
 def _sealed(head: bytes) -> bytes:
     """Return a header's first 60 bytes with their checksum."""
-    return head + crc32c(head).to_bytes(4, "little")
+    checksum: int = crc32c(head)
+    return head + checksum.to_bytes(4, "little")
 
 
 @pytest.mark.parametrize(("at", "value"), [(4, 2), (5, 9), (6, 1)], ids=["version", "kind", "feature bit"])

@@ -55,7 +55,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 import msgspec
-from crc32c import crc32c
+from google_crc32c import value as crc32c
 
 from mainstem.log.contract import NO_HEADERS, StoredRecord
 
@@ -139,7 +139,7 @@ def parse_header(data: bytes | memoryview) -> FrameHeader | None:
     if len(data) < HEADER_BYTES or data[:4] != MAGIC:
         return None
     fields = _HEADER.unpack_from(data)
-    if crc32c(data[: HEADER_BYTES - 4]) != fields[-1]:
+    if crc32c(bytes(data[: HEADER_BYTES - 4])) != fields[-1]:
         return None
     return FrameHeader(*fields[1:])
 

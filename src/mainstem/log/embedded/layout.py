@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import msgspec
-from crc32c import crc32c
+from google_crc32c import value as crc32c
 
 from mainstem.host.disk import Disk
 from mainstem.log.errors import LogCorruptError, LogFormatError

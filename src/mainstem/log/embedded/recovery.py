@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 import msgspec
-from crc32c import crc32c
+from google_crc32c import value as crc32c
 
 from mainstem.host.clock import Clock
 from mainstem.host.disk import Disk, File

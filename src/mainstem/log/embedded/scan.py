@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 import msgspec
-from crc32c import crc32c
+from google_crc32c import value as crc32c
 
 from mainstem.log.errors import LogCorruptError, LogFormatError
 from mainstem.log.frame import (

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from crc32c import crc32c
+from google_crc32c import value as crc32c
 
 from mainstem.base.errors import InvalidArgumentError
 from mainstem.base.names import check_pattern, is_exact, matcher
