@@ -78,12 +78,14 @@ def test_violations_are_musts(clips: Clips, published: Callable[[str], Published
 
 
 def test_misplaced_frames() -> None:
-    """A frame is misplaced when a neighbour's source is clearly more like it; what stands still is not."""
+    """A frame is misplaced when a neighbour's source is clearly more like it; what stands still, or starved, is not."""
     assert count_misplaced([40, 40, 40], [20, 20], [20, 20]) == 0
     assert count_misplaced([40, 20, 40], [40, 20], [20, 20]) == 1
     assert count_misplaced([40, 20, 40], [20, 20], [20, 40]) == 1
     assert count_misplaced([40, 40, 40], [40.5, 40.5], [40.5, 40.5]) == 0
     assert count_misplaced([40], [], []) == 0
+    assert count_misplaced([20, 20, 20], [40, 40], [20, 20]) == 2
+    assert count_misplaced([36, 24, 36], [26, 20], [20, 20]) == 0
 
 
 def test_reading_what_ffmpeg_lists() -> None:
