@@ -177,7 +177,7 @@ class Demonstration:
         reader = await open_reader(self._data / "log")
         try:
             trace_ids = await find_traces(reader, self._watch.upload_id)
-            for trace in await load_traces(reader, trace_ids, with_lines=False):
+            for trace in await load_traces(reader, trace_ids):
                 for line in trace_lines(trace, self._screen.width):
                     self._screen.line(line)
         finally:

@@ -15,6 +15,8 @@ from urllib.parse import urljoin, urlsplit
 
 import h11
 
+from mainstem.trace.context import new_trace
+
 _PIECE_BYTES = 8 << 10
 _SEND_BUFFER_BYTES = 16 << 10
 _PATIENCE = 20
@@ -36,6 +38,7 @@ class TusUpload:
         on_break: Called after a break of the line with the offset, in bytes, from which the server wants to go on.
 
     Attributes:
+        trace: The trace that begins with this upload; the creation carries its context (W3C ``traceparent``).
         url: The upload's address, once created.
         body_bytes_sent: Bytes of the file that were handed to a connection, those that a cut lost included.
     """
@@ -54,6 +57,7 @@ class TusUpload:
         self._content_type = content_type
         self._on_progress = on_progress
         self._on_break = on_break
+        self.trace = new_trace()
         self.size_bytes = path.stat().st_size
         self.url = ""
         self.body_bytes_sent = 0
@@ -89,7 +93,12 @@ class TusUpload:
     async def _create(self) -> None:
         metadata = {"filename": self._path.name, "filetype": self._content_type}
         encoded = ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in metadata.items())
-        headers = {"Upload-Length": str(self.size_bytes), "Upload-Metadata": encoded, "Content-Length": "0"}
+        headers = {
+            "Upload-Length": str(self.size_bytes),
+            "Upload-Metadata": encoded,
+            "Content-Length": "0",
+            "Traceparent": self.trace.traceparent,
+        }
         status, answer = await self._post(headers)
         if status != 201 or "location" not in answer:
             raise UploadError(f"{self._endpoint} answered {status} to the creation of an upload, expected 201")

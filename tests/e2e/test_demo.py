@@ -14,7 +14,9 @@ from examples.video.clip import default_clip, find_ffmpeg
 from examples.video.demo import choose_clip, demonstrate, main
 from examples.video.report import CHUNKS_MIN, CUTS, Report
 from examples.video.run import Demonstration
-from tests.support import ROOT
+from mainstem.log import open_reader
+from mainstem.trace.context import parse_traceparent
+from tests.support import ROOT, run
 
 FRAMES = 125
 RATE = 25
@@ -41,7 +43,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.serial
 def test_the_demonstration_is_good(clip: Path, tmp_path: Path, no_children_left: None) -> None:
-    """A broken upload becomes verified video through a kill -9; the last line says so, and the exit code is 0."""
+    """A broken upload becomes verified video through a kill -9, all in one trace, and its last line says so."""
     code, text, report = demonstrate_as_process(str(clip), tmp_path)
     assert code == 0, text
     assert report.ok
@@ -55,6 +57,28 @@ def test_the_demonstration_is_good(clip: Path, tmp_path: Path, no_children_left:
     for part in ("kill -9", "died with its process", "PATCH 3", "encode_chunk", "player", "dashboard"):
         assert part in text, part
     assert "\x1b" not in text
+    assert traces_of(Path(report.playlist).parents[1] / "data" / "log") == {
+        True: {"$upload", "upload.completed", "$run", "$lines", "$media", "video.ready"},
+        False: {"$group"},
+    }
+
+
+def traces_of(log_directory: Path) -> dict[bool, set[str]]:
+    """Return the kinds of streams whose records are in the trace of the first request, and those of all others."""
+
+    async def read() -> dict[bool, set[str]]:
+        reader = await open_reader(log_directory)
+        first = parse_traceparent((await reader.read("$upload.>", 0, 1))[0].headers["traceparent"])
+        assert first is not None
+        found: dict[bool, set[str]] = {True: set(), False: set()}
+        for record in await reader.read(">", 0, 10_000):
+            context = parse_traceparent(record.headers.get("traceparent"))
+            kind = record.stream.partition(".")[0] if record.stream.startswith("$") else record.stream
+            found[context is not None and context.trace_id == first.trace_id].add(kind)
+        await reader.close()
+        return found
+
+    return run(read())
 
 
 @pytest.mark.serial

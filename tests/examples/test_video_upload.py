@@ -16,6 +16,7 @@ from mainstem import Mainstem
 from mainstem.cli.serve import listen
 from mainstem.log import ReadableLog, open_reader
 from mainstem.services.uploads import Uploads
+from mainstem.trace.context import parse_traceparent
 from tests.support import run, until
 
 
@@ -63,7 +64,9 @@ def test_an_upload_survives_two_cuts(tmp_path: Path) -> None:
             assert proxy.cuts == 2
             reader = await open_reader(tmp_path / "data" / "log")
             assert await completed_events(reader) == 1
-            assert await reader.last(f"$upload.{upload_id}") is not None
+            records = await reader.read(f"$upload.{upload_id}", 0, 100)
+            contexts = [parse_traceparent(record.headers["traceparent"]) for record in records]
+            assert {context.trace_id for context in contexts if context} == {client.trace.trace_id}
             await reader.close()
             return client
 

@@ -140,7 +140,7 @@ def test_bars_tell_work_waiting_and_death_apart() -> None:
     assert "waited 20.0 ms, died, attempt 1" in died
     assert RUN in lines[2]
     assert EVENT in lines[1]
-    assert LINE in lines[4]
+    assert lines[4].split() == [LINE, "one", "line", "+40.0", "ms"]
     assert all(sign in LEGEND for sign in (WORK, WAIT, RUN, DIED, ERROR, RUNNING, EVENT, LINE))
 
 

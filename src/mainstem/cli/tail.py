@@ -100,6 +100,9 @@ def _print_record(record: StoredRecord, output: Output, *, full: bool) -> None:
     head = f"{record.position:>8}  {format_time(record.time_ns)[11:]}  {printable(record.stream)}"
     notes = printable("  ".join(part for part in (record.key.decode(errors="backslashreplace"), about) if part))
     value = printable(record.value.decode(errors="backslashreplace"))
-    room = 1 << 30 if full else max(20, output.width - len(head) - len(notes) - 4)
-    line = f"{output.style(head, 'bold')}  {shorten(value, room)}"
+    if not full:
+        room = max(24, output.width - len(head) - 2)
+        notes = shorten(notes, room // 3)
+        value = shorten(value, room - len(notes) - 2 if notes else room)
+    line = f"{output.style(head, 'bold')}  {value}"
     output.text(line + (f"  {output.style(notes, 'dim')}" if notes else ""))

@@ -158,10 +158,14 @@ def render_text(waterfall: Waterfall, width: int, paint: Paint | None = None) ->
     """
     colour = paint if paint is not None else lambda text, _what: text
     names = ["  " * row.depth + row.span.name for row in waterfall.rows]
-    name_width = min(max([4, *map(len, names)]), max(16, width * 3 // 10))
+    lengths = [len(name) for row, name in zip(waterfall.rows, names, strict=True) if row.span.kind != "log"]
+    name_width = min(max([4, *lengths]), max(16, width * 3 // 10))
     bar_width = max(10, width * 7 // 20)
     lines = []
     for row, name in zip(waterfall.rows, names, strict=True):
+        if row.span.kind == "log":
+            lines.append(_log_line(row, waterfall, name_width + 2 + bar_width, colour))
+            continue
         bar = _bar(row, waterfall, bar_width, colour)
         took = "" if row.span.kind in ("event", "log") else short_duration(row.worked_ns)
         detail = _detail(row)
@@ -173,6 +177,14 @@ def render_text(waterfall: Waterfall, width: int, paint: Paint | None = None) ->
     if waterfall.left_out:
         lines.append(f"… and {waterfall.left_out} more rows")
     return lines
+
+
+def _log_line(row: Row, waterfall: Waterfall, width: int, colour: Paint) -> str:
+    """Return a log line, which takes the place of name and bar, with when it was, and its level where that matters."""
+    text = _cut("  " * row.depth + f"{LINE} {row.span.name}", width).ljust(width)
+    when = "+" + short_duration(row.span.start_ns - waterfall.start_ns)
+    level = "" if row.span.detail in ("INFO", "DEBUG") else row.span.detail
+    return f"{colour(text, 'error' if row.span.status == 'error' else 'dim')}  {when:>8}  {level}".rstrip()
 
 
 def short_duration(duration_ns: int) -> str:
@@ -212,11 +224,10 @@ def _bar(row: Row, waterfall: Waterfall, width: int, colour: Paint) -> str:
     for start_ns, end_ns in row.waits:
         fill(start_ns, end_ns, WAIT, "wait")
     span = row.span
-    sign, kind = {"wait": (WAIT, "wait"), "event": (EVENT, "name"), "log": (LINE, "dim"), "run": (RUN, "work")}.get(
-        span.kind, (WORK, "work")
-    )
+    signs = {"wait": (WAIT, "wait"), "event": (EVENT, "name"), "run": (RUN, "work")}
+    sign, kind = signs.get(span.kind, (WORK, "work"))
     last = fill(span.start_ns, row.end_ns, sign, kind)
-    if span.status in ("died", "error", "running") and span.kind not in ("event", "log"):
+    if span.status in ("died", "error", "running") and span.kind != "event":
         cells[last] = {"died": DIED, "error": ERROR, "running": RUNNING}[span.status]
         kinds[last] = span.status
         if span.status == "died":
