@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -144,4 +145,6 @@ if __name__ == "__main__":
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((sys.argv[2], int(sys.argv[3])))
     listener.listen()
-    _Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)).run([listener])
+    _Server(
+        uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=int(os.environ.get("PATIENCE_S", "1")))
+    ).run([listener])

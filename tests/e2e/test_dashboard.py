@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, expect, sync_playwright
 
 from tests.support import ROOT
 
@@ -69,7 +70,7 @@ class Server:
         self.port = int(line)
 
     def end(self, number: signal.Signals) -> None:
-        """End it with a signal, and wait until it is gone."""
+        """End it with a signal, and wait until it is gone. Idempotent."""
         assert self._process is not None and self._process.stdout is not None
         self._process.send_signal(number)
         self._process.wait(30)
@@ -164,6 +165,20 @@ def test_pages_are_sound(browser: Browser, shop: Server, size: str, scheme: str)
         assert serious == [], path
     context.close()
     assert watch.found == []
+
+
+def test_a_page_is_live_however_late_its_scripts_come(browser: Browser, shop: Server) -> None:
+    """A page whose scripts arrive late, and one by one, becomes live all the same."""
+    context = browser.new_context()
+
+    def late(route: Route) -> None:
+        # Answered only when the document has been parsed up to it, and what it would run without it has run.
+        context.pages[0].evaluate("new Promise(resolve => setTimeout(resolve, 300))")
+        route.continue_()
+
+    context.route("**/hx-sse.min.js", late)
+    opened(context, shop.url + "runs")
+    context.close()
 
 
 def test_a_run_is_seen_while_it_happens(browser: Browser, shop: Server) -> None:
@@ -280,3 +295,15 @@ def test_reachable_without_a_token_is_refused(tmp_path: Path, browser: Browser) 
         assert caught.value.code == 403
         caught.value.close()
         page.close()
+
+
+def test_open_pages_do_not_hold_the_server_up(browser: Browser, tmp_path: Path) -> None:
+    """A server that is asked to end does so at once, also while a page is live; it says nothing of cancelled tasks."""
+    with running(tmp_path / "data", environment={"PATIENCE_S": "60"}) as server:
+        context = browser.new_context()
+        opened(context, server.url)
+        began_s = time.monotonic()
+        server.end(signal.SIGTERM)
+        assert time.monotonic() - began_s < 10
+        assert "Cancel" not in (tmp_path / "server.log").read_text()
+        context.close()

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from mainstem.base.errors import MainstemError
 from mainstem.bus import GroupStatus
 from mainstem.host.clock import Clock
+from mainstem.host.signals import before_ending
 from mainstem.log.contract import Log
 from mainstem.ui.html import el
 from mainstem.ui.panel import Fragment, GroupFacts, LiveFacts, Page, PageRequest, PageView, Panel
@@ -90,6 +91,7 @@ class Dashboard:
         self._facts = LiveFacts(now_ns=0)
         self._facts_until_s = 0.0
         self._ticking: asyncio.Task[None] | None = None
+        self._forget_ending: Callable[[], None] = _nothing
         self.asgi: ASGIApp = build_asgi(self, routes or {}, token)
 
     @property
@@ -114,9 +116,13 @@ class Dashboard:
     async def start(self) -> None:
         """Open the page state and follow the log."""
         await self._projection.start()
+        loop = asyncio.get_running_loop()
+        # A server that is asked to end waits for open answers: live streams must end before it does.
+        self._forget_ending = before_ending(lambda: _soon(loop, self._hub.close))
 
     async def stop(self) -> None:
         """End all streams and close the page state. Idempotent."""
+        self._forget_ending()
         self._hub.close()
         if self._ticking is not None:
             self._ticking.cancel()
@@ -303,6 +309,15 @@ def parse_query(query: str) -> dict[str, str]:
 def base_of(request: Request) -> str:
     """Return the address of the dashboard's root, ending in a slash: its mount's prefix."""
     return str(request.scope.get("root_path", "")).rstrip("/") + "/"
+
+
+def _nothing() -> None:
+    return
+
+
+def _soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(callback)
 
 
 async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:

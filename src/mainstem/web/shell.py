@@ -53,9 +53,15 @@ class Shell:
                 tabindex=-1,
             ),
             _live(base, path, query, position) if view.topics else None,
+            self._scripts(view, base),
             data_position=position,
         )
         return b"<!doctype html>" + el("html", self._head(view, base), body, lang="en").encode()
+
+    def _scripts(self, view: PageView, base: str) -> Html:
+        # Not deferred, and last: htmx begins once the document is parsed, and its extension must be there by then. Of
+        # deferred scripts it would begin after the first, whether or not the second has arrived.
+        return join(el("script", src=base + self._files.path(name)) for name in (*_SCRIPTS, *view.scripts))
 
     def _head(self, view: PageView, base: str) -> Html:
         return el(
@@ -71,7 +77,6 @@ class Shell:
                 el("link", rel="stylesheet", href=base + self._files.path(name))
                 for name in ("tokens.css", "dashboard.css")
             ],
-            [el("script", src=base + self._files.path(name), defer=True) for name in (*_SCRIPTS, *view.scripts)],
         )
 
     def _navigation(self, base: str, path: str) -> Html:

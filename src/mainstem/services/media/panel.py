@@ -141,7 +141,7 @@ def render_list(db: sqlite3.Connection, request: PageRequest) -> PageView:
         ("State", ""),
         ("Video", "wide"),
         ("Chunks", ""),
-        ("Renditions", ""),
+        ("Renditions", "tight"),
         ("Length", "number"),
         ("Began", ""),
         ("Took", "number"),
@@ -162,6 +162,7 @@ def _row(request: PageRequest, video: _Video) -> Sequence[Child]:
         if video.planned
         else []
     )
+    took_ns = (video.ended_ns or request.facts.now_ns) - video.created_ns
     length_s = video.ready.duration_s if video.ready else video.planned.duration_s if video.planned else 0.0
     return (
         pill(video.state),
@@ -178,7 +179,7 @@ def _row(request: PageRequest, video: _Video) -> Sequence[Child]:
         ", ".join(names) or el("span", "–", class_="dim"),
         format_duration(round(length_s * 1e9)) if length_s else el("span", "–", class_="dim"),
         age_element(video.created_ns, request.facts.now_ns),
-        format_duration(max(0, (video.ended_ns or request.facts.now_ns) - video.created_ns)),
+        format_duration(took_ns) if took_ns > 0 else el("span", "–", class_="dim"),
     )
 
 

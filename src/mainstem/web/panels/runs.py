@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from mainstem.flow.history import ENDED, RunFold, run_id_of
+from mainstem.flow.history import ENDED, RunFold, RunSummary, run_id_of
 from mainstem.flow.journal import JOURNAL_PREFIX
 from mainstem.log.contract import StoredRecord
 from mainstem.ui.format import age_element, format_duration, shorten
@@ -221,6 +221,12 @@ def _filters(db: sqlite3.Connection, request: PageRequest, state: str, search: s
     return el("div", el("nav", links, class_="tabs", aria_label="States"), form, class_="toolbar")
 
 
+def _next(run: RunSummary, now_ns: int) -> Html | None:
+    """Return when a run that waits for a time goes on."""
+    words = {"scheduled": "begins", "sleeping": "wakes"}.get(run.state)
+    return el("div", words, " ", age_element(run.wake_at_ns, now_ns), class_="wrong") if words else None
+
+
 def runs_table(rows: Sequence[RunFold], request: PageRequest, caption: str, *, empty: Child = None) -> Html:
     """Return a table of runs, each with what is wrong with it."""
     now_ns = request.facts.now_ns
@@ -232,6 +238,8 @@ def runs_table(rows: Sequence[RunFold], request: PageRequest, caption: str, *, e
             el(
                 "div",
                 link(request.base, f"runs/{run.run_id}", run.run_id, class_="main mono"),
+                el("span", shorten(" ".join(run.about), 80), class_="about") if run.about else None,
+                _next(run, now_ns),
                 el("div", shorten(run.message, 240), class_="wrong") if run.message else None,
             ),
             el("span", run.function, el("span", f" · {run.queue}", class_="dim") if run.queue else None),
