@@ -250,8 +250,8 @@ def parse_psnr(output: bytes) -> list[float]:
 def count_misplaced(own: Sequence[float], before: Sequence[float], after: Sequence[float]) -> int:
     """Return how many frames look more like a neighbour's source than like their own; standing still is no fault.
 
-    """Return how many frames look more like a neighbour's source than like their own; standing still is no fault.
-    repeats the picture before in part, the frame is a bad picture of both, and at its place.
+    A frame in another's place is as good a picture of that other one as frames are of their own. Where a starved
+    encoder repeats the picture before in part, the frame is a bad picture of both, and at its place.
 
     Args:
         own: Frame n against frame n of the source, in decibels.
