@@ -93,6 +93,44 @@ def test_an_orderly_stop_is_no_sign_of_trouble(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_branches_that_only_sleep_are_no_sign_of_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run with several branches asleep is taken over at each start; however often the process dies, it wakes."""
+    monkeypatch.setattr("mainstem.flow.run._REST_AFTER_S", 0.05)
+    clock = SimulatedClock()
+
+    def declare(app: App) -> None:
+        @app.flow.workflow
+        async def work() -> int:
+            await app.flow.gather(app.flow.sleep(hours=1), app.flow.sleep(hours=2))
+            return 7
+
+        app.work = work
+
+    async def scenario() -> None:
+        async with running(tmp_path, declare, clock=clock) as app:
+            await app.work.start(id="r")
+            await until_types(app, "r", "TimerSet", 2)
+            await app.crash()
+        for life in range(1, 6):
+            async with running(tmp_path, declare, clock=clock) as app:
+                await until_types(app, "r", "Rested", life)
+                await app.crash()
+        async with running(tmp_path, declare, clock=clock) as app:
+            await until_types(app, "r", "Rested", 6)
+            clock.advance(7200)
+            assert await app.flow.handle("r").result() == 7
+
+    run(scenario())
+
+
+async def until_types(app: App, run_id: str, name: str, count: int) -> None:
+    """Return once the journal has so many entries of a type."""
+    async with asyncio.timeout(20):
+        async for _batch in app.log.tail(f"$run.{run_id}"):
+            if (await app.types(run_id)).count(name) >= count:
+                return
+
+
 def test_three_claims_in_vain_are_a_quarantine(tmp_path: Path) -> None:
     """A run whose process died three times without progress waits for a decision; ``resume`` has it tried again."""
     two = Two()

@@ -15,6 +15,7 @@ from mainstem.flow.journal import (
     JournalEntry,
     Published,
     Released,
+    Rested,
     RunCancelled,
     RunCompleted,
     RunFailed,
@@ -147,7 +148,7 @@ class RunFold(msgspec.Struct):
             case Claimed():
                 self.claims += 1
                 self.claims_in_vain = entry.claim
-            case Released():
+            case Released() | Rested():
                 self.claims_in_vain = 0
             case RunCompleted() | RunFailed() | RunCancelled():
                 self._end(record, entry)

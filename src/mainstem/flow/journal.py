@@ -214,6 +214,10 @@ class Released(msgspec.Struct, frozen=True, tag="released"):
     process: str
 
 
+class Rested(msgspec.Struct, frozen=True, tag="rested"):
+    """After a takeover every branch of the run only sleeps, as before: a restart now is no sign of trouble."""
+
+
 class RunQuarantined(msgspec.Struct, frozen=True, tag="quarantined"):
     """The run was taken over too often without progress; it waits for a decision, and the application came up without
     it.
@@ -232,6 +236,7 @@ JournalEntry = (
     | Published
     | GatherFailed
     | Released
+    | Rested
     | RunCompleted
     | RunFailed
     | RunCancelled

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,6 +18,7 @@ from mainstem.flow.journal import (
     JOURNAL_PREFIX,
     ErrorInfo,
     JournalEntry,
+    Rested,
     RunFailed,
     RunPaused,
 )
@@ -34,6 +35,7 @@ encode_entry = msgspec.json.Encoder().encode
 
 _TRACEBACK_MAX_CHARS = 16 << 10
 _MESSAGE_MAX_CHARS = 16 << 10
+_REST_AFTER_S = 1.0
 
 Body = Callable[["Run"], Coroutine[Any, Any, JournalEntry]]
 """What a run does: returns its final entry."""
@@ -60,6 +62,7 @@ class Run:
         constructs: Calls of ``gather`` and ``map`` under way.
         ending: Set when the run is to stop: every call of its code then raises ``CancelledError``.
         claims: How often the run was taken over.
+        sleepers: Sleeps under way.
         pending: Calls under way (steps, sleeps, gathers).
         abandoned: Prefixes of branches that were cancelled: their recorded calls need not come again.
     """
@@ -80,7 +83,9 @@ class Run:
         "line_timer",
         "past",
         "pending",
+        "rest_noted",
         "root",
+        "sleepers",
         "task",
         "trace",
         "uncalled",
@@ -115,6 +120,8 @@ class Run:
         self.task: asyncio.Task[None] | None = None
         self.ending: Ending | None = None
         self.pending = 0
+        self.sleepers = 0
+        self.rest_noted = False
         self.constructs = 0
         self.abandoned: set[str] = set()
         self.line_count = 0
@@ -123,6 +130,23 @@ class Run:
     def __repr__(self) -> str:
         state = "ending" if self.ending else "replaying" if self.uncalled else "live"
         return f"<Run {self.id} of {self.function}, {state}, {self.pending} calls under way>"
+
+    @contextmanager
+    def asleep(self) -> Iterator[None]:
+        """Count a sleep while it lasts; a run that was taken over and does nothing else soon is noted to be well."""
+        self.sleepers += 1
+        if self.claims and not self.rest_noted and self.sleepers == 1:
+            self.engine.loop.call_later(_REST_AFTER_S, self._note_rest)
+        try:
+            yield
+        finally:
+            self.sleepers -= 1
+
+    def _note_rest(self) -> None:
+        calm = self.pending - self.constructs == self.sleepers and self.sleepers > 0
+        if calm and not self.rest_noted and self.ending is None and not self.engine.draining:
+            self.rest_noted = True
+            self.journal.put_soon(encode_entry(Rested()))
 
     # ---- life
 

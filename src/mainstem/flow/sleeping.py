@@ -42,6 +42,7 @@ async def sleep_in(branch: Branch, key: str, for_s: float) -> None:
             alone = branch is run.root and run.pending == 1 and not run.constructs
             await run.journal.put(encode_entry(TimerSet(key, wake_at_ns, alone)))
             branch.passed = run.claims
-        await run.engine.wall_timers.wait_until(wake_at_ns)
+        with run.asleep():
+            await run.engine.wall_timers.wait_until(wake_at_ns)
     finally:
         run.pending -= 1
