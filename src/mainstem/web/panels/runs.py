@@ -252,7 +252,7 @@ def runs_table(rows: Sequence[RunFold], request: PageRequest, caption: str, *, e
     columns = (
         ("State", ""),
         ("Run", "wide"),
-        ("Function", ""),
+        ("Function", "tight"),
         ("Steps", "number"),
         ("Failed attempts", "number"),
         ("Began", ""),
