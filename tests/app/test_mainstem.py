@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -222,7 +221,7 @@ def test_a_failed_start_is_told_to_the_server(tmp_path: Path) -> None:
             inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
             outbox: asyncio.Queue[Any] = asyncio.Queue()
             inbox.put_nowait({"type": "lifespan.startup"})
-            with suppress(LogInUseError):
+            with pytest.raises(LogInUseError):
                 await Mainstem(tmp_path).asgi({"type": "lifespan"}, inbox.get, outbox.put)
             assert (await outbox.get())["type"] == "lifespan.startup.failed"
 

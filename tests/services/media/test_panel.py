@@ -1,0 +1,109 @@
+"""Videos on the dashboard."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from mainstem.log import StoredRecord
+from mainstem.services.media.manifest import PublishedRendition
+from mainstem.services.media.panel import VideosPanel, render_list, render_video
+from mainstem.services.media.records import ChunkEncoded, Planned, SoundEncoded, VideoReady, VideoRefused
+from mainstem.ui.panel import LiveFacts, PageRequest, PageView
+
+SECOND_NS = 1_000_000_000
+PLANNED = Planned(chunks_total=4, frames=100, duration_s=4.0, renditions=["360p"], filename="a <b>.mp4")
+RENDITION = PublishedRendition(
+    name="360p",
+    width=640,
+    height=360,
+    frames=100,
+    bandwidth_bps=900_000,
+    average_bandwidth_bps=800_000,
+    codecs="avc1.64001e",
+    playlist="x.m3u8",
+)
+
+
+@pytest.fixture
+def db() -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(VideosPanel().schema)
+    yield connection
+    connection.close()
+
+
+def stored(position: int, record: msgspec.Struct | bytes, stream: str = "$media.v1") -> StoredRecord:
+    value = record if isinstance(record, bytes) else msgspec.json.encode(record)
+    return StoredRecord(position, stream, position * SECOND_NS, value)
+
+
+def chunk(index: int) -> ChunkEncoded:
+    return ChunkEncoded(index=index, chunks_total=4, frames=25, size_bytes=1024, seconds=1.0)
+
+
+def request(**path: str) -> PageRequest:
+    return PageRequest(path, {}, "/x/", LiveFacts(now_ns=100 * SECOND_NS), {"vendor/hls.worker.js": "static/1/w.js"})
+
+
+def html(view: PageView | None) -> str:
+    assert view is not None
+    return "".join(fragment.html for fragment in view.fragments)
+
+
+def test_progress_counts_each_chunk_once(db: sqlite3.Connection) -> None:
+    """A chunk that was encoded again after a crash is progress once, and told apart."""
+    records = [PLANNED, chunk(0), chunk(1), chunk(1), SoundEncoded(size_bytes=10, seconds=1.0)]
+    topics = VideosPanel().apply(db, [stored(number + 1, record) for number, record in enumerate(records)])
+    assert topics == {"videos", "video:v1"}
+    assert "50 %" in html(render_list(db, request()))
+    page = html(render_video(db, request(video_id="v1")))
+    assert "2 of 4" in page and "1 chunk" in page and "<video" not in page and "processing" in page
+
+
+def test_a_video_that_is_ready_has_a_player(db: sqlite3.Connection) -> None:
+    """The player has the playlist below the mount's prefix, and its worker from this origin; names are text."""
+    ready = VideoReady(
+        video_id="v1",
+        upload_id="v1",
+        source_blob="f" * 64,
+        filename="a <b>.mp4",
+        playlist="media/videos/v1/main.m3u8",
+        manifest="f" * 64,
+        duration_s=4.0,
+        frames=100,
+        frame_rate=25.0,
+        has_audio=True,
+        chunks=4,
+        renditions=[RENDITION],
+    )
+    VideosPanel().apply(db, [stored(1, PLANNED), stored(2, ready, "video.ready")])
+    view = render_video(db, request(video_id="v1"))
+    page = html(view)
+    assert 'data-playlist="/x/media/videos/v1/main.m3u8"' in page and 'data-worker="/x/static/1/w.js"' in page
+    assert "640 × 360" in page and "<b>" not in page and "hx-morph-skip" in page
+    assert view is not None and "player.js" in view.scripts
+
+
+def test_a_refused_video_says_why(db: sqlite3.Connection) -> None:
+    """The sentence of the refusal is what the page opens with."""
+    refused = VideoRefused(
+        video_id="v1", upload_id="v1", source_blob="f" * 64, filename="x", reason="not_media", message="It is no video."
+    )
+    VideosPanel().apply(db, [stored(1, refused, "video.refused")])
+    page = html(render_video(db, request(video_id="v1")))
+    assert "It is no video." in page and "refused" in page
+    assert "It is no video." in html(render_list(db, request()))
+
+
+def test_records_of_others_are_passed_over(db: sqlite3.Connection) -> None:
+    """What is no record of a video makes no row."""
+    VideosPanel().apply(
+        db, [stored(1, b"\xff"), stored(2, b"{}"), stored(3, b"[]", "video.ready"), stored(4, b"", "video.refused")]
+    )
+    assert render_video(db, request(video_id="v1")) is None
+    assert "No video yet" in html(render_list(db, request()))
+    assert [page.path for page in VideosPanel().pages()] == ["videos", "videos/{video_id}"]
