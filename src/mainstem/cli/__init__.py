@@ -11,6 +11,7 @@ import argparse
 import importlib
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Final, Protocol, cast
 
@@ -39,7 +40,8 @@ Then, in another terminal:
   mainstem trace <run id>            where its time went
   mainstem tail 'orders.>'           events as they happen
 
-Reading needs no running application. Every command takes --help, and --json for programs.
+Reading needs no running application. Every command takes --help, and --json
+for programs.
 
 Exit codes:
   0    done; nothing bad was found
@@ -78,7 +80,10 @@ def _build_parser(chosen: str | None) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, summary in COMMANDS.items():
         subparser = commands.add_parser(
-            name, help=summary, description=summary + ".", formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=summary,
+            description=textwrap.fill(summary + ".", 78),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name == chosen:
             _command_module(name).configure(subparser)

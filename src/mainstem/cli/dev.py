@@ -33,20 +33,24 @@ _SETTLED_AFTER_S: Final = 0.1
 _STOP_WITHIN_S: Final = 8.0
 
 _EPILOG = f"""\
-FILE is a Python file with  ms = Mainstem(...)  at its top level and, where the application has pages of its own, an
-ASGI application named api, app or asgi that mounts ms.asgi. Without one, the dashboard is served alone.
+FILE is a Python file with  ms = Mainstem(...)  at its top level and, where
+the application has pages of its own, an ASGI application named api, app or
+asgi that mounts ms.asgi. Without one, the dashboard is served alone.
 
-The application starts again when a .py file below FILE's directory changes. Runs that were under way go on where they
-were: what a step returned before is not done again.
+The application starts again when a .py file below FILE's directory changes.
+Runs that were under way go on where they were: what a step returned before is
+not done again.
 
-Any address but this machine's own demands a token, from --token or ${TOKEN_VARIABLE}.
+Any address but this machine's own demands a token, from --token or
+${TOKEN_VARIABLE}.
 
 Examples:
-  mainstem dev app.py                           on http://127.0.0.1:8000
-  mainstem dev app.py --port 0                  on a free port; the address is printed
-  mainstem dev app.py --no-reload               one process, no watching (in a container, or under systemd)
-  {TOKEN_VARIABLE}=s3cret mainstem dev app.py --host 0.0.0.0
-                                                reachable from other machines, with a token
+  mainstem dev app.py                on http://127.0.0.1:8000
+  mainstem dev app.py --port 0       on a free port; the address is printed
+  mainstem dev app.py --no-reload    one process, no watching (in a container,
+                                     or under systemd)
+  {TOKEN_VARIABLE}=s3cret-token mainstem dev app.py --host 0.0.0.0
+                                     reachable from other machines
 """
 
 

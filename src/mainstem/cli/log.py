@@ -24,14 +24,17 @@ _EPILOG = """\
 Both only read, and work beside a running application.
 
 Examples:
-  mainstem log stats                  records, streams and bytes of ./data
-  mainstem log stats --streams 20     with the 20 largest streams
-  mainstem log verify backup/data     read every frame and check it; exit code 1 where one is damaged
+  mainstem log stats                 records, streams and bytes of ./data
+  mainstem log stats --streams 20    with the 20 largest streams
+  mainstem log verify backup/data    read and check every frame; exit code 1
+                                     where one is damaged
 """
 
 _VERIFY_EPILOG = """\
-Every frame is read and checked: its checksum, its place, and that it follows the one before it. A damage is named by
-file, byte and position; nothing is changed. A write that a crash cut short is no damage: it was never acknowledged.
+Every frame is read and checked: its checksum, its place, and that it follows
+the one before it. A damage is named by file, byte and position; nothing is
+changed. A write that a crash cut short is no damage: it was never
+acknowledged.
 
 Exit codes: 0 sound, 1 damaged, 3 no log there.
 """

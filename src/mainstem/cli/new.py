@@ -26,12 +26,14 @@ TEMPLATES: Final = {
 """The files of a new application, and the templates that they come from."""
 
 _EPILOG = """\
-The application takes orders over HTTP, charges them in a workflow with a durable step, and sends mails from a queue.
-It runs, its tests pass, and its README says how; begin by changing it. What exists already is never overwritten.
+The application takes orders over HTTP, charges them in a workflow with a
+durable step, and sends mails from a queue. It runs, its tests pass, and its
+README says how; begin by changing it. What exists already is never
+overwritten.
 
 Examples:
   mainstem new shop && cd shop && mainstem dev app.py
-  mainstem new services/billing          the last part is the name
+  mainstem new services/billing      the last part is the name
 """
 
 

@@ -25,18 +25,21 @@ from mainstem.log.embedded.layout import LOCK_NAME
 from mainstem.ui.format import format_duration, shorten
 
 _EPILOG = """\
-States: scheduled, running, sleeping, retrying, completed, failed, cancelled; and paused (its history does not fit its
-code) or quarantined (its process died too often without progress), which wait for your decision.
+States: scheduled, running, sleeping, retrying, completed, failed, cancelled;
+and two that wait for your decision: paused (its history does not fit its
+code) and quarantined (its process died too often without progress).
 
 Examples:
-  mainstem runs                                 the latest 20, newest first
-  mainstem runs --state failed --limit 100      those that failed
+  mainstem runs                              the latest 20, newest first
+  mainstem runs --state failed --limit 100   those that failed
   mainstem runs --function fulfil --state running --state sleeping
-  mainstem runs order-1234                      one run: arguments, attempts, result, log lines
-  mainstem runs resume order-1234               try a paused or quarantined run again
+  mainstem runs order-1234                   one run: arguments, attempts,
+                                             result, log lines
+  mainstem runs resume order-1234            try a waiting run again
   mainstem runs cancel order-1234 --reason 'ordered twice'
 
-Listing and showing read the log and need no running application; cancel and resume need one (exit code 4 without).
+Listing and showing read the log and need no running application; cancel and
+resume need one (exit code 4 without).
 """
 
 _STATE_STYLE: Final[dict[State, Style]] = {

@@ -15,15 +15,17 @@ from mainstem.log import ABOUT, ReadableLog, StoredRecord
 from mainstem.ui.format import shorten
 
 _EPILOG = """\
-A pattern is a stream's name; '*' stands for one token, a final '>' for the rest. Quote it, the shell has other ideas.
-Streams that begin with '$' are the system's: '$run.<id>' is a run's journal.
+A pattern is a stream's name; '*' stands for one token, a final '>' for the
+rest. Quote it, the shell has other ideas. Streams that begin with '$' are the
+system's: '$run.<id>' is a run's journal.
 
 Examples:
-  mainstem tail 'orders.>'                      the last 10 events of all order streams, then new ones
+  mainstem tail 'orders.>'                the last 10 events of all order
+                                          streams, then new ones
   mainstem tail 'orders.*' --after 0 --no-follow
-                                                everything from the beginning, then end
-  mainstem tail '$run.order-1234' --full        a run's journal as it grows, values uncut
-  mainstem tail '>' --json | jq .stream         every record there is, one JSON object a line
+                                          all from the beginning, then end
+  mainstem tail '$run.order-1234' --full  a run's journal, values uncut
+  mainstem tail '>' --json | jq .stream   every record, one object a line
 """
 
 

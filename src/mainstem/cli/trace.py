@@ -25,15 +25,17 @@ from mainstem.ui.format import format_duration
 from mainstem.web.trace_view import trace_spans
 
 _EPILOG = """\
-ID is the id of a run, an upload or a video, a trace id (32 hexadecimal digits), or an entity that records are about,
-such as order:1234. An entity can have several traces; the latest come last.
+ID is the id of a run, an upload or a video, a trace id (32 hexadecimal
+digits), or an entity that records are about, such as order:1234. An entity
+can have several traces; the latest come last.
 
-Times are wall-clock. Waiting for a turn and work look different, and an attempt that died with its process is marked.
+Times are wall-clock. Waiting for a turn and work look different, and an
+attempt that died with its process is marked.
 
 Examples:
-  mainstem trace order-1234             one run, and all that led to it and followed from it
+  mainstem trace order-1234             a run, what led to it, what followed
   mainstem trace order:1234             everything that is about the order
-  mainstem trace 01kb0qz3…              an upload by its id: requests, encoding, packaging
+  mainstem trace 01kb0qz3…              an upload: requests, waits, encoding
   mainstem trace order:1234 --no-lines  without log lines
   mainstem trace order-1234 --json      spans as JSON
 """

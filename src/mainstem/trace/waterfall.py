@@ -159,8 +159,8 @@ def render_text(waterfall: Waterfall, width: int, paint: Paint | None = None) ->
     colour = paint if paint is not None else lambda text, _what: text
     names = ["  " * row.depth + row.span.name for row in waterfall.rows]
     lengths = [len(name) for row, name in zip(waterfall.rows, names, strict=True) if row.span.kind != "log"]
-    name_width = min(max([4, *lengths]), max(16, width * 3 // 10))
-    bar_width = max(10, width * 7 // 20)
+    name_width = min(max([4, *lengths]), max(16, width * 3 // 8))
+    bar_width = max(10, width * 3 // 10)
     lines = []
     for row, name in zip(waterfall.rows, names, strict=True):
         if row.span.kind == "log":
