@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Mount, Route
 
 import mainstem
-from mainstem import AlreadyStartedError, Event, InvalidArgumentError, Mainstem, NotStartedError
+from mainstem import AlreadyStartedError, Event, InvalidArgumentError, Mainstem, NotStartedError, Uploads
 from mainstem.app import TOKEN_VARIABLE
 from mainstem.bus import Bus
 from mainstem.flow import Flow
@@ -145,6 +145,28 @@ def test_services_live_between_log_and_workflows(tmp_path: Path) -> None:
             assert (await web.get("/deep/mainstem/")).status_code == 200
         assert echo.done == ["register", "start", "stop"]
         assert (tmp_path / "services" / "echo").is_dir()
+
+    run(main())
+
+
+def test_a_service_says_itself_which_sites_may_use_it(tmp_path: Path) -> None:
+    """The question that a browser asks beforehand reaches the service without a token; the answers to others do not."""
+
+    async def main() -> None:
+        site = "https://shop.example"
+        uploads = Uploads(allowed_origins=[site])
+        token = {"authorization": "Bearer correct-horse"}
+        ms = Mainstem(tmp_path, services=[uploads], token="correct-horse")
+        async with ms, client(Starlette(routes=[Mount("/m", ms.asgi)])) as web:
+            asked = await web.options("/m/uploads/files", headers={"origin": site})
+            assert asked.status_code < 300 and asked.headers["access-control-allow-origin"] == site
+            creation = {"origin": site, "tus-resumable": "1.0.0", "upload-length": "1"}
+            assert (await web.post("/m/uploads/files", headers=creation)).status_code == 401
+            assert (await web.post("/m/uploads/files", headers={**creation, **token})).status_code == 201
+            assert (
+                await web.post("/m/api/runs/a/cancel", json={}, headers={"origin": site, **token})
+            ).status_code == 403
+            assert (await web.options("/m/api/runs")).status_code == 401
 
     run(main())
 

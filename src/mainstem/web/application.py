@@ -267,7 +267,7 @@ def build_asgi(dashboard: Dashboard, routes: Mapping[str, Sequence[BaseRoute]], 
         exception_handlers={WebError: on_error, HTTPException: on_error},
     )
     app.router.redirect_slashes = False
-    return Gate(app, token)
+    return Gate(app, token, routes.keys())
 
 
 def _as_web_error(error: HTTPException) -> WebError:

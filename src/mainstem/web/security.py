@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -56,16 +56,19 @@ class Gate:
     Args:
         app: What is behind it.
         token: What every request needs; ``None`` lets in this machine alone.
+        services: Names of the services behind it. Which other sites may use a service is for that service to say,
+            and a browser's question beforehand (OPTIONS), which carries no token, reaches it.
 
     Raises:
         InvalidArgumentError: The token is too short to be one.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, token: str | None, services: Collection[str] = ()) -> None:
         if token is not None and len(token) < TOKEN_MIN_CHARS:
             raise InvalidArgumentError(f"the token has {len(token)} characters: expected {TOKEN_MIN_CHARS} or more.")
         self._app = app
         self._token = token
+        self._services = frozenset(services)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
@@ -87,10 +90,14 @@ class Gate:
         await (answer or self._app)(scope, receive, send_with_headers)
 
     def _check(self, request: HTTPConnection) -> Response | None:
-        if request.scope["method"] not in _SAFE_METHODS:
+        method = request.scope["method"]
+        is_of_service = _first_part(request.scope) in self._services
+        if method not in _SAFE_METHODS and not is_of_service:
             check_same_origin(request.headers)
         if self._token is None:
             check_local(request.scope, request.headers)
+            return None
+        if method == "OPTIONS" and is_of_service:
             return None
         return self._check_token(request, self._token)
 
@@ -118,6 +125,12 @@ class Gate:
             "This address demands a token: send it as 'Authorization: Bearer …', or open the page once with ?token=… "
             "behind its address, which sets a cookie. Nothing was read or changed."
         )
+
+
+def _first_part(scope: Scope) -> str:
+    """Return the first part of a request's path below the mount."""
+    path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")).rstrip("/"))
+    return path.strip("/").partition("/")[0]
 
 
 def cookie_value(token: str) -> str:
