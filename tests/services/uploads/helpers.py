@@ -144,13 +144,15 @@ async def serving(
 
 
 @asynccontextmanager
-async def listening(desk: Desk) -> AsyncIterator[str]:
+async def listening(desk: Desk, port: int = 0) -> AsyncIterator[str]:
     """Serve on a socket, with uvicorn; yield the address that creates uploads."""
     listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(64)
     config = uvicorn.Config(desk.app, log_level="warning", lifespan="off", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
     task = asyncio.create_task(server.serve([listener]))
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}{FILES}"
