@@ -17,8 +17,10 @@ import asyncio
 import datetime as dt
 import os
 import shutil
+import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -64,6 +66,10 @@ def new_directory() -> Path:
 async def demonstrate(screen: Screen, *, once: bool) -> int:
     """Do it all; return the exit code. On a terminal, and unless ``once``, go on serving until Ctrl-C."""
     began_s = time.monotonic()
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):  # like Ctrl-C: the server is a child, and must not be left behind
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     report = Report()
     demonstration: Demonstration | None = None
     try:
@@ -82,7 +88,9 @@ async def demonstrate(screen: Screen, *, once: bool) -> int:
         screen.line()
         screen.line(msgspec.json.encode(report).decode())
         if demonstration is not None and report.playlist and screen.is_terminal and not once:
-            await demonstration.serve_until_interrupted()
+            with suppress(asyncio.CancelledError):  # Ctrl-C is how this is meant to end
+                await demonstration.serve_until_interrupted()
+            screen.line()
     finally:
         if demonstration is not None:
             await demonstration.close()
@@ -95,7 +103,7 @@ def main() -> int:
     once = os.environ.get("ONCE", "") not in ("", "0")
     try:
         return asyncio.run(demonstrate(screen, once=once))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         screen.line("\nInterrupted.")
         return 130
 

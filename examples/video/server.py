@@ -55,6 +55,7 @@ class Server:
                 *self._command,
                 "--port",
                 str(self.port),
+                start_new_session=True,  # Ctrl-C is the demonstration's, which then ends the server in order
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import pty
+import re
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import msgspec
@@ -79,6 +83,27 @@ def traces_of(log_directory: Path) -> dict[bool, set[str]]:
         return found
 
     return run(read())
+
+
+@pytest.mark.serial
+def test_on_a_terminal_it_goes_on_serving(clip: Path, tmp_path: Path, no_children_left: None) -> None:
+    """On a terminal bars move in place, the player is served until Ctrl-C, and that is a good end."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "VIDEO": str(clip), "OUT": str(tmp_path), "ONCE": ""}
+    with subprocess.Popen(
+        [sys.executable, "-m", "examples.video.demo"], cwd=ROOT, env=environment, stdin=theirs, stdout=theirs
+    ) as process:
+        os.close(theirs)
+        text = ""
+        while "Serving until Ctrl-C" not in text:
+            text += os.read(ours, 65_536).decode(errors="replace")
+        (player,) = re.findall(r"player +(http://\S+)", text)
+        with urllib.request.urlopen(player, timeout=20) as answer:
+            assert answer.status == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    os.close(ours)
+    assert "\r\x1b[2K" in text
 
 
 @pytest.mark.serial
