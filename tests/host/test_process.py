@@ -99,6 +99,16 @@ def test_too_much_output() -> None:
         python("while True: print('x' * 1000)", stdout_max_bytes=1000)
 
 
+def test_much_too_much_output() -> None:
+    """A flood that fills all buffers is stopped as well, on either output, and whatever the program was to read."""
+    flood = "import sys\nwhile True: sys.{}.write('x' * 1_000_000)"
+    for _ in range(3):
+        with pytest.raises(ProcessOutputError):
+            python(flood.format("stdout"), stdout_max_bytes=4 << 20, stdin=b"x" * 1_000_000)
+    with pytest.raises(ProcessTimeoutError):
+        python(flood.format("stderr"), timeout_s=1)
+
+
 def test_end_of_standard_error_is_kept() -> None:
     """Of too much standard error the end is kept."""
     result = python("import sys; sys.stderr.write('a' * 100_000 + 'the end')", stderr_max_bytes=100)

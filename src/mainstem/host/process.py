@@ -218,11 +218,19 @@ async def _kill_and_reap(process: asyncio.subprocess.Process) -> None:
     # The group exists from the child's birth (setsid before exec) until its last member ends.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    await asyncio.shield(process.wait())
-    for stream in (process.stdout, process.stderr):
-        if stream is not None:
-            while await stream.read(_READ_BYTES):  # to its end, so that its pipe is closed
-                continue
+    await asyncio.shield(asyncio.ensure_future(_reap(process)))
+
+
+async def _reap(process: asyncio.subprocess.Process) -> None:
+    """Wait for a killed child. Its pipes are emptied meanwhile: asyncio tells of its end only when they are closed."""
+    if process.stdin is not None:
+        process.stdin.close()
+    pipes = [stream for stream in (process.stdout, process.stderr) if stream is not None]
+    await asyncio.gather(process.wait(), *(_drain(stream, _discard) for stream in pipes))
+
+
+def _discard(_data: bytes) -> None:
+    """Take what nobody wants any more."""
 
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:

@@ -52,7 +52,8 @@ async def probe_source(path: Path, limits: Limits, *, env: Mapping[str, str] | N
         return Refusal("probe_limits", "The description of the file is too large.")
     if result.exit_code == 0:
         try:
-            return msgspec.json.decode(result.stdout, type=_Answer)
+            answer: SourceFacts | Refusal = msgspec.json.decode(result.stdout, type=_Answer)
+            return answer
         except msgspec.MsgspecError as error:
             # A child that a file has taken over may say anything; it is not believed.
             return Refusal("probe_limits", f"Looking at the file gave no sensible answer ({error}).")
