@@ -81,8 +81,8 @@ class PageState:
         # One thread uses it at a time; sqlite3's own check would forbid closing it elsewhere at the end.
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA journal_mode = WAL")
-        # Synced when the write-ahead file is folded in, not at each commit: a power cut takes the latest transactions, and
-        # their positions with them, and leaves no damage that nobody would notice.
+        # Synced when the write-ahead file is folded in, not at each commit: a power cut takes the latest transactions
+        # with their positions, and leaves no damage that nobody would notice.
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA wal_autocheckpoint = 4000")
         db.execute("PRAGMA cache_size = -4096")
