@@ -162,7 +162,7 @@ class PartFiles:
 
     def remove(self, upload_id: str) -> None:
         """Remove an upload's file. Idempotent, not durable: what a power cut brings back goes at the next start."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # removed before, or no byte ever came
             self._disk.remove(self.path(upload_id))
 
     def remove_others(self, keep: frozenset[str]) -> int:
