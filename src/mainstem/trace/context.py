@@ -59,7 +59,7 @@ def new_trace() -> TraceContext:
 
 
 def parse_traceparent(header: str | None) -> TraceContext | None:
-    """Return the context in a ``traceparent`` header, or ``None`` where it is absent or invalid (then a new trace begins)."""
+    """Return the context in a ``traceparent`` header; ``None`` where it is absent or invalid (a new trace begins)."""
     match = _TRACEPARENT.fullmatch(header.strip()) if header else None
     if match is None:
         return None
