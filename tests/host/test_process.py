@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from mainstem.host import process
 from mainstem.host.errors import (
     ProcessFailedError,
     ProcessNotStartedError,
@@ -247,6 +248,18 @@ def test_mutant_without_parent_death_signal(tmp_path: Path) -> None:
     survivor = child_after_kill(tmp_path, mutant=f"process._LAUNCHER = {str(launcher)!r}")
     assert survivor is not None
     os.kill(survivor, signal.SIGKILL)
+
+
+def test_mutant_without_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the launcher's limits a program takes all the memory that it wants: the test of memory would notice."""
+    launcher = tmp_path / "launcher.py"
+    source = Path(ROOT / "src/mainstem/host/_launcher.py").read_text()
+    broken = source.replace("            resource.setrlimit(kind, (limit, limit))\n", "            pass\n")
+    assert broken != source
+    launcher.write_text(broken)
+    monkeypatch.setattr(process, "_LAUNCHER", str(launcher))
+    with pytest.raises(AssertionError):
+        test_memory_is_limited()
 
 
 def test_orphan_does_not_start() -> None:

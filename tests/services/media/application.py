@@ -18,7 +18,7 @@ WORKERS = 2
 
 async def main(directory: Path, source: Path | None) -> None:
     """Run until standard input ends."""
-    ms = Mainstem(directory, services=[Media(workers=WORKERS, preset="slower")])
+    ms = Mainstem(directory, services=[Media(workers=WORKERS, preset="slow")])
     async with ms:
         if source is not None:
             blob = await ms.blobs.put_bytes(await asyncio.to_thread(source.read_bytes))

@@ -20,6 +20,7 @@ from mainstem.app import Mainstem
 from mainstem.base.errors import InvalidArgumentError
 from mainstem.flow import RunFailedError
 from mainstem.flow.journal import JournalEntry, StepCompleted, StepStarted
+from mainstem.host.blobs import BlobStore
 from mainstem.host.disk import SystemDisk
 from mainstem.log import open_reader
 from mainstem.services.media import (
@@ -31,8 +32,9 @@ from mainstem.services.media import (
     check_delivery,
     materialise,
     verify_video,
+    work,
 )
-from mainstem.services.media.errors import MediaError, VideoNotFoundError
+from mainstem.services.media.errors import MediaError, PackageError, VideoNotFoundError
 from mainstem.services.media.records import ChunkEncoded, Planned, Progress, SoundEncoded
 from tests.services.media.application import WORKERS
 from tests.services.media.clips import Clips
@@ -187,6 +189,27 @@ def test_hostile_names(clips: Clips, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*evil*")) and not list(tmp_path.parent.glob("*evil*"))
 
 
+def test_a_failure_of_ours_publishes_nothing(clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When packaging fails half-way, the run fails with the reason, no video is visible, and no work file remains."""
+
+    async def half(blobs: BlobStore, *_rest: object) -> Manifest:
+        await blobs.put_bytes(b"a segment")
+        raise PackageError("the second half is missing")
+
+    monkeypatch.setattr(work, "package", half)
+
+    async def scenario() -> None:
+        media = Media(workers=2, preset="ultrafast")
+        async with Mainstem(tmp_path / "data", services=[media]) as ms:
+            with pytest.raises(RunFailedError, match="the second half is missing"):
+                await result_of(ms, await upload(ms, clips.get("tiny.mp4")))
+            assert (await outcome_of(ms)).events == {"video.ready": [], "video.refused": []}
+            assert "upload-1" not in media.library
+
+    run(scenario())
+    assert left_over(tmp_path / "data") == []
+
+
 def test_two_videos_of_one_source(clips: Clips, tmp_path: Path) -> None:
     """The same file uploaded twice is two videos that share all their blobs."""
 
@@ -311,6 +334,11 @@ async def entries_of(directory: Path) -> list[JournalEntry]:
     return [decode_entry(record.value) for record in await reader.read("$run.>", 0, 10_000)]
 
 
+async def is_ready(directory: Path) -> bool:
+    reader = await open_reader(directory / "log", disk=SystemDisk())
+    return bool(await reader.read("video.ready"))
+
+
 def chunk_steps(entries: list[JournalEntry]) -> Killed:
     return Killed(
         done={one.key for one in entries if isinstance(one, StepCompleted) and one.name == "encode_chunk"},
@@ -337,16 +365,13 @@ def test_kill_in_mid_encode(clips: Clips, tmp_path: Path) -> None:
         assert any("libx264" in line for line in children.values())
         first.kill()
         first.wait()
+    assert not run(is_ready(directory))
     run(until(lambda: not [pid for pid in children if Path(f"/proc/{pid}/exe").exists()], 2.0, what="ffmpeg to end"))
     at_kill = chunk_steps(run(entries_of(directory)))
 
-    async def is_ready() -> bool:
-        reader = await open_reader(directory / "log", disk=SystemDisk())
-        return bool(await reader.read("video.ready"))
-
     with subprocess.Popen(program, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as second:
         assert second.stdin is not None
-        run(until(is_ready, 60.0, what="video.ready"), timeout_s=70)
+        run(until(lambda: is_ready(directory), 60.0, what="video.ready"), timeout_s=70)
         second.stdin.close()
         assert second.wait(30) == 0
     entries = run(entries_of(directory))
