@@ -161,7 +161,7 @@ class Demonstration:
         self.report.renditions = [
             Rendition(one.width, one.height, one.frames, one.bandwidth) for one in found.renditions
         ]
-        self.report.playlist_findings = len(found.findings)
+        self.report.playlist_findings = len(found.violations)
         self.problems = list(found.problems)
         self._tell("source", f"{found.source_frames} frames, {found.source_duration_s:.2f} s")
         for one in found.renditions:
