@@ -14,7 +14,7 @@ from mainstem.log.embedded.writer import InlinePolicy, WriterThread
 def test_lone_call_on_a_fast_disk_is_inline() -> None:
     """One caller and fast syncs: inline. Two callers: not."""
     policy = InlinePolicy(0.002)
-    policy.observe(0.0002)
+    policy.observe(0.0002, 1)
     assert policy.allows(1)
     assert not policy.allows(2)
 
@@ -24,13 +24,29 @@ def test_one_slow_sync_ends_it_until_the_disk_is_fast_for_a_while() -> None:
     policy = InlinePolicy(0.002, probation_syncs=4)
     needed = []
     for _relapse in range(3):
-        policy.observe(0.05)
+        policy.observe(0.05, 1)
         count = 0
         while not policy.allows(1):
-            policy.observe(0.0002)
+            policy.observe(0.0002, 1)
             count += 1
         needed.append(count)
     assert needed == [8, 16, 32]
+
+
+def test_a_call_commits_at_once_only_where_nobody_joined_of_late() -> None:
+    """After a streak of lone commits a lone caller need not wait for others; a shared or a slow one ends it."""
+    policy = InlinePolicy(0.002)
+    for _ in range(8):
+        assert not policy.allows_at_once(1)
+        policy.observe(0.0002, 1)
+    assert policy.allows_at_once(1)
+    assert not policy.allows_at_once(2)
+    policy.observe(0.0002, 2)
+    assert not policy.allows_at_once(1)
+    for _ in range(8):
+        policy.observe(0.0002, 1)
+    policy.observe(0.05, 1)
+    assert not policy.allows_at_once(1)
 
 
 def test_thread_reports_results_and_errors_in_order() -> None:

@@ -13,7 +13,8 @@ import pytest
 from mainstem.host.disk import Buffer, File
 from mainstem.log import StoredRecord
 from mainstem.log.embedded import engine, reader, recovery, scan
-from mainstem.log.embedded.commit import Call, CommitPlan
+from mainstem.log.embedded.calls import Call
+from mainstem.log.embedded.commit import CommitPlan
 from mainstem.log.embedded.index import LogIndex
 from mainstem.testing import SimulatedDisk
 from mainstem.testing.disk import SimulatedFile

@@ -20,6 +20,7 @@ Buffer = bytes | bytearray | memoryview
 
 _ZEROS = bytes(1 << 20)
 _WRITEV_MAX = 512
+_JOINED_MAX_BYTES = 16 << 10
 
 
 class File(Protocol):
@@ -130,12 +131,14 @@ class SystemFile:
     def write_at(self, offset: int, buffers: Sequence[Buffer]) -> int:
         """Write all buffers at ``offset``, going on after a short write."""
         total = sum(map(len, buffers))
-        if len(buffers) <= _WRITEV_MAX:
+        if total <= _JOINED_MAX_BYTES:
+            written = os.pwrite(self._descriptor, b"".join(buffers), offset)
+        elif len(buffers) <= _WRITEV_MAX:
             written = os.pwritev(self._descriptor, buffers, offset)
-            if written == total:
-                return total
         else:
             written = 0
+        if written == total:
+            return total
         rest = memoryview(b"".join(buffers))[written:]
         while rest:
             count = os.pwrite(self._descriptor, rest, offset + written)

@@ -92,6 +92,7 @@ ROLLED_END = 4
 _HEADER = struct.Struct("<4sBBHQIIQQIIqII")
 _HEADER_WITHOUT_CHECKSUM = struct.Struct("<4sBBHQIIQQIIqI")
 _SIZES = struct.Struct("<IIIIIxxxx")
+_ONE_ROW = struct.Struct("<ii")
 _PADDING = tuple(bytes(size) for size in range(ALIGNMENT))
 _encode_json = msgspec.json.Encoder().encode
 _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
@@ -194,7 +195,14 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
 
 
 def _offsets(parts: Sequence[bytes]) -> bytes:
+    if len(parts) == 1:
+        return _ONE_ROW.pack(0, len(parts[0]))
     return array("i", accumulate(map(len, parts), initial=0)).tobytes()
+
+
+def _padded(data: bytes) -> bytes:
+    missing = -len(data) % 8
+    return data + _PADDING[missing] if missing else data
 
 
 def encode_commit(
@@ -210,26 +218,19 @@ def encode_commit(
     key_data = b"".join(keys)
     header_data = b"".join(headers)
     call_data = _encode_json(calls) if calls else b""
-    parts = [_SIZES.pack(len(names), len(name_data), len(key_data), len(header_data), len(call_data))]
-    add = parts.append
-
-    def add_padded(data: bytes) -> None:
-        add(data)
-        add(_PADDING[-len(data) % 8])
-
-    add_padded(_offsets(names))
-    add_padded(name_data)
+    parts = [
+        _SIZES.pack(len(names), len(name_data), len(key_data), len(header_data), len(call_data)),
+        _padded(_offsets(names)),
+        _padded(name_data),
+    ]
     if len(names) > 1:
-        add_padded(array("i", stream_of_record).tobytes())
+        parts.append(_padded(array("i", stream_of_record).tobytes()))
     if key_data:
-        add_padded(_offsets(keys))
-        add_padded(key_data)
+        parts += (_padded(_offsets(keys)), _padded(key_data))
     if header_data:
-        add_padded(_offsets(headers))
-        add_padded(header_data)
-    add_padded(_offsets(values))
-    add_padded(b"".join(values))
-    add(call_data)
+        parts += (_padded(_offsets(headers)), _padded(header_data))
+    value_data = b"".join(values)
+    parts += (_padded(_offsets(values)), value_data, _PADDING[-len(value_data) % 8], call_data)
     return b"".join(parts)
 
 

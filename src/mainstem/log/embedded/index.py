@@ -63,12 +63,16 @@ class LogIndex:
         self._offsets.append(header.offset)
         self._sizes.append(header.end_offset - header.offset)
         position = header.first_position
-        columns = [self._positions(name) for name in names]
-        if stream_of_record is None or len(columns) == 1:
-            columns[0].extend(range(position, header.next_position))
+        if stream_of_record is None or len(names) == 1:
+            positions = self._positions(names[0])
+            if header.record_count == 1:
+                positions.append(position)
+            else:
+                positions.extend(range(position, header.next_position))
         else:
+            columns = [self._positions(name).append for name in names]
             for index in stream_of_record:
-                columns[index].append(position)
+                columns[index](position)
                 position += 1
         self.end_position = header.next_position - 1
         self.records += header.record_count

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+_LONE_COMMITS = 8
+
 Done = Callable[[Any, BaseException | None], None]
 
 
@@ -56,13 +58,22 @@ class InlinePolicy:
         self._sync_max_s = sync_max_s
         self._needed_syncs = probation_syncs
         self._missing_syncs = 0
+        self._lone_commits = 0
 
     def allows(self, calls: int) -> bool:
         """Tell whether a commit of so many calls may be written inline."""
         return calls == 1 and self._missing_syncs == 0
 
-    def observe(self, sync_s: float) -> None:
-        """Take in how long a sync took, inline or not."""
+    def allows_at_once(self, callers: int) -> bool:
+        """Tell whether a call need not wait for the loop's next turn, where others could join it.
+
+        So it is when it is the only one inside, and the latest commits had one call each.
+        """
+        return callers == 1 and self._missing_syncs == 0 and self._lone_commits >= _LONE_COMMITS
+
+    def observe(self, sync_s: float, calls: int) -> None:
+        """Take in how long a sync took, inline or not, and how many calls shared it."""
+        self._lone_commits = self._lone_commits + 1 if calls == 1 else 0
         if sync_s > self._sync_max_s:
             if self._missing_syncs == 0:
                 self._needed_syncs = min(self._needed_syncs * 2, 1 << 16)
