@@ -28,8 +28,8 @@ def check_stream(name: str) -> str:
     """
     if len(name.encode("utf-8", "surrogatepass")) > STREAM_NAME_MAX_BYTES or not _STREAM.fullmatch(name):
         raise InvalidArgumentError(
-            f"{name!r} is not a stream name: expected 1 to {STREAM_NAME_MAX_BYTES} bytes of dotted tokens without white "
-            "space, '*' or '>', such as 'orders.created'."
+            f"{name!r} is not a stream name: expected 1 to {STREAM_NAME_MAX_BYTES} bytes of dotted tokens without "
+            "white space, '*' or '>', such as 'orders.created'."
         )
     return name
 
@@ -48,8 +48,8 @@ def check_pattern(pattern: str) -> str:
     """
     if len(pattern.encode("utf-8", "surrogatepass")) > STREAM_NAME_MAX_BYTES or not _PATTERN.fullmatch(pattern):
         raise InvalidArgumentError(
-            f"{pattern!r} is not a stream pattern: expected dotted tokens where '*' stands for one token and a final '>' "
-            "for the rest, such as 'orders.*' or 'orders.>'."
+            f"{pattern!r} is not a stream pattern: expected dotted tokens where '*' stands for one token and a final "
+            "'>' for the rest, such as 'orders.*' or 'orders.>'."
         )
     return pattern
 

@@ -1,1 +1,1 @@
-"""Optional capabilities on top of log, bus and flow. Each has the shape that ``contract.py`` names; none imports another."""
+"""Optional capabilities on top of log, bus and flow. Each has the shape of ``contract.py``; none imports another."""

@@ -35,7 +35,7 @@ class ServiceContext(msgspec.Struct, frozen=True):
 
 
 class Service(Protocol):
-    """An optional capability on top of log, bus and flow. Services never import each other: they meet through events."""
+    """An optional capability on top of log, bus and flow. Services never import each other; they meet in events."""
 
     @property
     def name(self) -> str:
