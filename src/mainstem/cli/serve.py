@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -15,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from urllib.parse import quote
 
 import uvicorn
@@ -27,6 +29,7 @@ from mainstem.cli.output import Output
 from mainstem.cli.running import RunningServer, remove_server, write_server
 
 _GRACE_S = 2
+_TICKS_A_SECOND = 10
 _uvicorn_logger = logging.getLogger("uvicorn.error")
 
 
@@ -66,10 +69,28 @@ class _Server(uvicorn.Server):
         self._on_ready = on_ready
         self._on_end = on_end
         self._parent_pipe = parent_pipe
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._exiting = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """Serve until asked to end. Uvicorn's own looks ten times a second, which keeps an idle machine awake."""
+        ticks = 0
+        while not await self.on_tick(ticks):
+            ticks += _TICKS_A_SECOND
+            with contextlib.suppress(TimeoutError):  # a second has passed: the Date header is made anew
+                async with asyncio.timeout(1.0):
+                    await self._exiting.wait()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note a signal, and wake the loop for it."""
+        super().handle_exit(sig, frame)
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._exiting.set)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
         if self._parent_pipe is not None:
-            asyncio.get_running_loop().add_reader(self._parent_pipe, self._supervisor_is_gone)
+            self._loop.add_reader(self._parent_pipe, self._supervisor_is_gone)
         _uvicorn_logger.setLevel(logging.CRITICAL)  # a failing start is told once, by whoever called serve()
         await super().startup(sockets)
         _uvicorn_logger.setLevel(logging.WARNING)
@@ -83,6 +104,7 @@ class _Server(uvicorn.Server):
     def _supervisor_is_gone(self) -> None:
         asyncio.get_running_loop().remove_reader(self._parent_pipe or 0)
         self.should_exit = True
+        self._exiting.set()
 
 
 class _Started:
