@@ -1,9 +1,8 @@
 """A process full of durable work, for ``test_kill9_flow.py``, which kills it again and again.
 
 ``python -m tests.e2e.flow_app DIRECTORY`` prints ``ready`` when it works and ``finished`` when nothing is left to do.
-Each execution of a
-step is a line in ``steps.txt``, synced before the step goes on, so that the journal can be compared with what really
-happened.
+Each execution of a step is a line in ``steps.txt``, synced before the step goes on, so that the journal can be compared
+with what really happened.
 """
 
 from __future__ import annotations

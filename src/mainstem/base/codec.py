@@ -3,8 +3,7 @@
 JSON's own types, dataclasses, msgspec structs, named tuples, enums, ``datetime``, ``date``, ``time``, ``timedelta``,
 ``UUID``,
 ``Decimal``, sets, tuples, bytes (base64), paths, and models with ``model_dump`` and ``model_validate`` (pydantic) are
-understood.
-Not-a-number and the infinities become ``null``, since JSON has none.
+understood. Not-a-number and the infinities become ``null``, since JSON has none.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The bus: publish, subscribe, consumer groups with retries and dead letters.
 
 Where to look: ``bus.py`` is the face; ``group.py`` is one group at work; ``lanes.py`` decides which event may go;
-``cursors.py`` is
-what a group writes; ``retry.py`` is when it tries again.
+``cursors.py`` is what a group writes; ``retry.py`` is when it tries again.
 
     bus = Bus(SystemClock())
 

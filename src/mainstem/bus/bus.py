@@ -61,10 +61,8 @@ class Bus:
         """Publish an event; await it.
 
         Outside a workflow it returns the event's position once the event is durable. Inside a workflow the event is
-        written with the
-        run's next record, at the latest when the run next waits, exactly once however often the run is replayed; the
-        await
-        returns 0 at once, or with ``durable=True`` the position once it is durable.
+        written with the run's next record, at the latest when the run next waits, exactly once however often the run is
+        replayed; the await returns 0 at once, or with ``durable=True`` the position once it is durable.
 
         Args:
             stream: Dotted name, e.g. ``"orders.created"``.
@@ -102,15 +100,13 @@ class Bus:
     ) -> Callable[[H], H]:
         """Declare a handler of events: a consumer group with a durable cursor.
 
-        Each event is handled at least once. Events of one stream and key are handled in order, one at a time; a
-        failing one is retried
-        and holds back its own key only; after the last attempt it goes to ``$dead.<group>``. A plain function runs in
-        a thread.
+        Each event is handled at least once. Events of one stream and key are handled in order, one at a time; a failing
+        one is retried and holds back its own key only; after the last attempt it goes to ``$dead.<group>``. A plain
+        function runs in a thread.
 
         Args:
             pattern: Streams, such as ``"orders.*"`` or ``"orders.>"``. One that begins with a wildcard does not match
-                the
-                system's streams.
+                the system's streams.
             group: The cursor's name; by default the function's module and name.
             retry: When a failed event is tried again; by default 5 attempts.
             concurrency: Most events in the handler at once, 1 to 1,000.

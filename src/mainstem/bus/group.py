@@ -68,8 +68,7 @@ class GroupStatus(msgspec.Struct, frozen=True):
     Attributes:
         position: Everything up to here is done.
         lag: Events that were read and are not done, plus, while the group is too busy to read on, the log's records
-            behind the
-            last one read (an upper bound: other streams' records are among them).
+            behind the last one read (an upper bound: other streams' records are among them).
         in_flight: Events with the handler at this moment.
         retrying: Events that wait for their next attempt.
         dead: Events given up since the group began.

@@ -34,9 +34,8 @@ class Delivery(msgspec.Struct, eq=False):
 class Lanes:
     """The events that a group has read and not finished.
 
-    The first of each lane is ready, waits for its retry, or is being handled; those behind it wait for it. So a
-    failing event holds
-    back its own key only.
+    The first of each lane is ready, waits for its retry, or is being handled; those behind it wait for it. So a failing
+    event holds back its own key only.
     """
 
     def __init__(self, concurrency: int) -> None:

@@ -19,8 +19,7 @@ class Branch:
     or ``map``.
 
     Calls get their keys here, at the moment of the call: prefix of the branch, name, and how often the name was called
-    in this branch.
-    So a key does not depend on what other branches do meanwhile.
+    in this branch. So a key does not depend on what other branches do meanwhile.
 
     Attributes:
         prefix: Empty for the workflow function, ``map#1[17]/`` for a branch.

@@ -25,9 +25,8 @@ Work = Callable[[], Awaitable[Any]]
 async def fan_out(parent: Branch, key: str, name: str, work: Sequence[Work], max_concurrency: int | None) -> list[Any]:
     """Run branches within a run and return their results, in order.
 
-    When one fails the others are cancelled and awaited, and its error is raised; which one it was is on record, so
-    that it is the
-    same on replay.
+    When one fails the others are cancelled and awaited, and its error is raised; which one it was is on record, so that
+    it is the same on replay.
     """
     run = parent.run
     past = await enter(parent, key, "gather", name)

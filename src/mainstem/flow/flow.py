@@ -105,9 +105,8 @@ class Flow:
         Args:
             function: The function, where the decorator stands without options.
             retry: When a failed attempt is tried again; by default it is not.
-            timeout_s: Limit of one attempt, which then has failed with ``TimeoutError``. A thread cannot be stopped:
-                it runs on, its
-                result is dropped. A worker process is killed.
+            timeout_s: Limit of one attempt, which then has failed with ``TimeoutError``. A thread cannot be stopped: it
+                runs on, its result is dropped. A worker process is killed.
             executor: ``"inline"`` (on the event loop; default of coroutine functions), ``"thread"`` (default of plain
                 ones) or
                 ``"process"`` (spawned; arguments and result pass as JSON; the function is a module's top-level name).
@@ -418,8 +417,7 @@ class Flow:
         in order.
 
         Each item is a branch with a history of its own, numbered by its place. On the first failure the others are
-        cancelled and
-        awaited, then its error is raised.
+        cancelled and awaited, then its error is raised.
         """
         listed = list(items)
         check_fan(len(listed), max_concurrency)

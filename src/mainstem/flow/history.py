@@ -320,8 +320,7 @@ class History:
         started: The first record's entry.
         keys: What is on record, by key.
         uncalled: Keys that the code has not called yet, by the prefix of their branch, without that prefix; ``gather``
-            and ``map``
-            count as called keys of the branch in which they were made.
+            and ``map`` count as called keys of the branch in which they were made.
     """
 
     def __init__(self, run_id: str, records: Iterable[StoredRecord]) -> None:

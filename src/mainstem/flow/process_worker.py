@@ -1,8 +1,7 @@
 """A worker process: reads requests from its standard input, carries them out, answers on what was its standard output.
 
 Started by :mod:`mainstem.flow.process_pool` as ``python -m mainstem.flow.process_worker``. It ends with its parent: by
-signal
-(``PR_SET_PDEATHSIG``), and because its standard input ends.
+signal (``PR_SET_PDEATHSIG``), and because its standard input ends.
 """
 
 from __future__ import annotations

@@ -16,8 +16,7 @@ async def enter(branch: Branch, key: str, kind: str, called: str) -> Past | None
     """Return what is on record for a call, or ``None`` when it is new.
 
     Stops the run, and never returns, when something else is on record there, or when the call is new although the
-    branch still has
-    recorded calls that were not made. Raises ``CancelledError`` when the run is being stopped.
+    branch still has recorded calls that were not made. Raises ``CancelledError`` when the run is being stopped.
     """
     run = branch.run
     if run.ending is not None:

@@ -44,9 +44,9 @@ _NO_ARGUMENTS_DIGEST = digest(NO_ARGUMENTS)
 class Step(Generic[P, R]):
     """A function whose result is durable within a workflow. Made by ``@flow.step``.
 
-    Calling it returns a coroutine, also for a plain function (which runs in a thread, or where ``executor`` says). In
-    a workflow the
-    call's place in the history is taken at the moment of the call, and the result is what reading its JSON back gives.
+    Calling it returns a coroutine, also for a plain function (which runs in a thread, or where ``executor`` says). In a
+    workflow the call's place in the history is taken at the moment of the call, and the result is what reading its JSON
+    back gives.
     """
 
     def __init__(
@@ -99,8 +99,7 @@ async def perform(
     """Answer a step's call within a run: from the history, or by carrying it out and recording the result.
 
     ``passed`` is the branch's at the moment of the call. With ``last`` the result goes into the same commit as the
-    run's
-    end, and its JSON is returned.
+    run's end, and its JSON is returned.
     """
     run = branch.run
     if args or kwargs:

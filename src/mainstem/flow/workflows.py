@@ -35,9 +35,8 @@ DELAY_MAX_S = 100 * 365 * 86_400.0
 class Workflow(Generic[P, R]):
     """A durable function. Made by ``@flow.workflow``.
 
-    ``await workflow.start(...)`` starts a run. Calling it runs the function where it is called: within another
-    workflow its steps become
-    steps of that run; elsewhere it is an ordinary call, and nothing is recorded.
+    ``await workflow.start(...)`` starts a run. Calling it runs the function where it is called: within another workflow
+    its steps become steps of that run; elsewhere it is an ordinary call, and nothing is recorded.
     """
 
     def __init__(self, flow: Flow, recorded: RecordedFunction, *, timeout_s: float | None) -> None:
@@ -204,8 +203,7 @@ class Enqueued(Generic[R]):
 
 def _id_here(chosen: str | None, name: str) -> str | None:
     """Return the id of a run that is started from here: within a workflow it follows from the place of the call, so
-    that a replay starts
-    nothing twice.
+    that a replay starts nothing twice.
     """
     branch = current_branch()
     if chosen is not None or branch is None:
