@@ -1,9 +1,8 @@
 """Values as JSON, by type annotation: what is written to the log and read back. Never pickle.
 
 JSON's own types, dataclasses, msgspec structs, named tuples, enums, ``datetime``, ``date``, ``time``, ``timedelta``,
-``UUID``,
-``Decimal``, sets, tuples, bytes (base64), paths, and models with ``model_dump`` and ``model_validate`` (pydantic) are
-understood. Not-a-number and the infinities become ``null``, since JSON has none.
+``UUID``, ``Decimal``, sets, tuples, bytes (base64), paths, and models with ``model_dump`` and ``model_validate``
+(pydantic) are understood. Not-a-number and the infinities become ``null``, since JSON has none.
 """
 
 from __future__ import annotations

@@ -13,9 +13,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """How often, when, and for which errors something is tried again.
 
     The delay after the n-th failed attempt is ``base_s * 2 ** (n - 1)``, at most ``max_s``, shortened by a random part
-    of up to
-    ``jitter`` of it ("equal jitter" for 0.5; M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog,
-    2015).
+    of up to ``jitter`` of it ("equal jitter" for 0.5; M. Brooker, "Exponential Backoff And Jitter", AWS Architecture
+    Blog, 2015).
 
     Attributes:
         max_attempts: Attempts in all, the first included; 1 to 1,000.

@@ -1,11 +1,9 @@
 """Durable workflows, steps and jobs.
 
 Where to look: ``flow.py`` is the face; ``journal.py`` is what a run writes; ``history.py`` folds it; ``run.py`` is one
-execution;
-``steps.py``, ``sleeping.py``, ``fanout.py`` and ``publishing.py`` are what its code can do; ``branch.py`` names those
-calls and ``replay.py`` compares them with the history; ``writer.py`` makes them durable; ``engine.py`` takes over what
-a crash left;
-``spans.py`` shows it.
+execution; ``steps.py``, ``sleeping.py``, ``fanout.py`` and ``publishing.py`` are what its code can do; ``branch.py``
+names those calls and ``replay.py`` compares them with the history; ``writer.py`` makes them durable; ``engine.py``
+takes over what a crash left; ``spans.py`` shows it.
 
     flow = Flow(bus, SystemClock())
 

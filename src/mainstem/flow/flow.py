@@ -108,8 +108,8 @@ class Flow:
             timeout_s: Limit of one attempt, which then has failed with ``TimeoutError``. A thread cannot be stopped: it
                 runs on, its result is dropped. A worker process is killed.
             executor: ``"inline"`` (on the event loop; default of coroutine functions), ``"thread"`` (default of plain
-                ones) or
-                ``"process"`` (spawned; arguments and result pass as JSON; the function is a module's top-level name).
+                ones) or ``"process"`` (spawned; arguments and result pass as JSON; the function is a module's top-level
+                name).
             record_start: Make each attempt's start durable before work begins: one more commit, and ``attempt`` is
                 exact.
             name: Name in histories; by default the function's.
@@ -161,9 +161,8 @@ class Flow:
 
         Args:
             function: The function, where the decorator stands without options.
-            on: Pattern of streams: each event starts one run, exactly once, with the event's value as its argument.
-                The run's id is
-                ``<name>-<position of the event>``.
+            on: Pattern of streams: each event starts one run, exactly once, with the event's value as its argument. The
+                run's id is ``<name>-<position of the event>``.
             name: Name in histories; by default the function's.
             timeout_s: Limit of a whole run, from its start; it then fails with ``TimeoutError``.
             concurrency: Most runs that are carried out at once; others wait their turn.

@@ -127,8 +127,7 @@ class Job(Generic[P, R]):
         **kwargs: Any,
     ) -> Enqueued[R]:
         """Enqueue a run. On the application's event loop: ``handle = await job.enqueue(...)``; in any other thread
-        (Django, Flask):
-        ``job.enqueue(...).wait()``. Either returns once it is durable.
+        (Django, Flask): ``job.enqueue(...).wait()``. Either returns once it is durable.
 
         Args:
             args: The function's arguments.
