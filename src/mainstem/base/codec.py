@@ -32,9 +32,8 @@ class NotJsonError(InvalidArgumentError, TypeError):
         detail = f" ({reason})" if reason else ""
         super().__init__(
             f"{path} is of type {type_name}, which cannot be written as JSON{detail}. Expected JSON's own types, "
-            "dataclasses, "
-            "msgspec structs, pydantic models, datetimes, UUIDs, Decimals, enums, sets, tuples or bytes. Nothing was "
-            "done."
+            "dataclasses, msgspec structs, pydantic models, datetimes, UUIDs, Decimals, enums, sets, tuples or bytes. "
+            "Nothing was done."
         )
         self.path = path
         self.type_name = type_name

@@ -21,6 +21,6 @@ def resolve_hints(function: Callable[..., Any]) -> dict[str, Any]:
         where = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"
         raise InvalidArgumentError(
             f"{where}: an annotation cannot be resolved ({error}). Values are read back from JSON by annotation, so "
-            "its types have to "
-            "be names of the module, not imported under TYPE_CHECKING only nor defined inside another function."
+            "its types have to be names of the module, not imported under TYPE_CHECKING only nor defined inside "
+            "another function."
         ) from error

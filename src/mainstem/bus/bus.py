@@ -176,8 +176,7 @@ class Bus:
         if subscription.group in self._subscriptions:
             raise DuplicateGroupError(
                 f"group {subscription.group!r} has a handler already. Nothing was changed. Give each handler a group "
-                "of its own: "
-                "@ms.subscribe(pattern, group='another-name')."
+                "of its own: @ms.subscribe(pattern, group='another-name')."
             )
         self._subscriptions[subscription.group] = subscription
 

@@ -297,8 +297,8 @@ class ConsumerGroup:
             except PositionConflictError as conflict:
                 raise GroupFencedError(
                     f"group {self._subscription.group!r}: its cursor is at position {conflict.actual}, this process "
-                    "wrote "
-                    f"{conflict.expected} last. Another process owns the group; this one stopped handling its events."
+                    f"wrote {conflict.expected} last. Another process owns the group; this one stopped handling its "
+                    "events."
                 ) from conflict
             except (LogClosedError, AppendOutcomeUnknownError):
                 raise

@@ -20,8 +20,7 @@ class FlowNotStartedError(FlowError):
     def __init__(self, what: str) -> None:
         super().__init__(
             f"{what}: the application is not running. Nothing was written. Start it with the web application's "
-            "lifespan "
-            "(FastAPI(lifespan=ms.lifespan)), or with 'async with ms:'."
+            "lifespan (FastAPI(lifespan=ms.lifespan)), or with 'async with ms:'."
         )
 
 

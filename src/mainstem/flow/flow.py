@@ -246,8 +246,7 @@ class Flow:
         if name in names:
             raise DuplicateNameError(
                 f"{recorded.where}: {name!r} is the name of {names[name].recorded.where} already. Nothing was changed. "
-                "Give it another "
-                f"one with name='...'."
+                "Give it another one with name='...'."
             )
         if self.engine is not None:
             raise InvalidArgumentError(

@@ -130,8 +130,7 @@ class RecordedFunction:
             if name in inspect.signature(self.function).parameters:
                 raise InvalidArgumentError(
                     f"{self.where}: the parameter {name!r} has the name of an option of starting it. Rename the "
-                    "parameter, "
-                    f"for instance {name}_ or {self.name}_{name}."
+                    f"parameter, for instance {name}_ or {self.name}_{name}."
                 )
 
 
@@ -144,7 +143,6 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise InvalidArgumentError(
             f"{name!r} cannot name a step, workflow or job: expected a letter or '_', then letters, digits, '_', '.' "
-            "or '-', 100 at most. "
-            "Give it one with name='...'."
+            "or '-', 100 at most. Give it one with name='...'."
         )
     return name

@@ -247,8 +247,7 @@ class Carrying:
         if len(raw) > ENTRY_MAX_BYTES - 4096:
             raise ValueTooLargeError(
                 f"step {self._key}: its result is {len(raw)} bytes of JSON, over the limit of {ENTRY_MAX_BYTES - 4096} "
-                "bytes. It was not "
-                "kept. Store it as a blob and return its id."
+                "bytes. It was not kept. Store it as a blob and return its id."
             )
         return raw, result
 

@@ -194,8 +194,7 @@ class Enqueued(Generic[R]):
                 self._coroutine.close()
             raise InvalidArgumentError(
                 "enqueue(...).wait() was called on the application's event loop, which it would block for ever. "
-                "Nothing was enqueued. "
-                "Write: await job.enqueue(...)"
+                "Nothing was enqueued. Write: await job.enqueue(...)"
             )
         return self._thread_future.result(timeout_s)
 

@@ -131,8 +131,7 @@ class RunJournal:
         if entry.size_bytes > ENTRY_MAX_BYTES:
             raise ValueTooLargeError(
                 f"run {self._run_id}: a value of {entry.size_bytes} bytes is over the limit of {ENTRY_MAX_BYTES} "
-                "bytes. It was not "
-                "written. Keep it as a blob and pass its id on."
+                "bytes. It was not written. Keep it as a blob and pass its id on."
             )
         if self._lost:
             if entry.waiter is not None:
@@ -239,8 +238,7 @@ class RunJournal:
         if isinstance(error, PositionConflictError):
             error = RunFencedError(
                 f"run {self._run_id}: its journal is at position {error.actual}, this process wrote {error.expected} "
-                "last. Something else "
-                "writes to it; this process stopped working on the run and wrote nothing."
+                "last. Something else writes to it; this process stopped working on the run and wrote nothing."
             )
         for entry in (*entries, *self._pending):
             if entry.waiter is not None:
