@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -28,7 +27,7 @@ from mainstem.cli.watch import Snapshot, changed_files, take_snapshot
 TOKEN_VARIABLE: Final = "MAINSTEM_TOKEN"  # noqa: S105 (a variable's name)
 """Environment variable with the token that the dashboard and its API demand."""
 
-_LOOK_EVERY_S: Final = 0.25
+_LOOK_EVERY_S: Final = 0.5
 _SETTLED_AFTER_S: Final = 0.1
 _STOP_WITHIN_S: Final = 8.0
 
@@ -223,6 +222,7 @@ class Child:
             self._process = subprocess.Popen(command, pass_fds=[listener.fileno(), alive_pipe, child_end])
         finally:
             os.close(child_end)
+        self._end = os.pidfd_open(self._process.pid)
 
     @property
     def pid(self) -> int:
@@ -237,10 +237,8 @@ class Child:
     def wait(self, timeout_s: float) -> str:
         """Wait a while; return the dashboard's address the moment it becomes ready, else an empty string."""
         if self._ready_pipe < 0:
-            with suppress(subprocess.TimeoutExpired):  # it still runs, which is what it should do
-                self._process.wait(timeout_s)
-            if self._ended:
-                select.select([], [], [], timeout_s)
+            # Popen.wait() would look twenty times a second.
+            select.select([] if self._ended else [self._end], [], [], timeout_s)
             return ""
         if not select.select([self._ready_pipe], [], [], timeout_s)[0]:
             return ""
@@ -269,6 +267,9 @@ class Child:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        end, self._end = self._end, -1
+        if end >= 0:
+            os.close(end)
 
     def _close_ready_pipe(self) -> None:
         pipe, self._ready_pipe = self._ready_pipe, -1
