@@ -41,7 +41,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "test picture.mp4"
     inputs = ["-f", "lavfi", "-i", f"testsrc2=size=320x180:rate={RATE}", "-f", "lavfi", "-i", "sine=frequency=440"]
     # With more threads x264 decides, under load, now and then otherwise: the clip is to be the same each time.
-    length = ["-t", str(FRAMES / RATE), "-pix_fmt", "yuv420p", "-threads", "1", str(path)]
+    length = ["-t", str(FRAMES / RATE), "-pix_fmt", "yuv420p", "-crf", "18", "-threads", "1", str(path)]
     subprocess.run([find_ffmpeg(), "-v", "error", *inputs, *length], check=True, timeout=60)
     return path
 
