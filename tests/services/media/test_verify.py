@@ -6,11 +6,12 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mainstem.services.media import PublishedRendition, VerifyReport, verify_video
 from mainstem.services.media.errors import MediaError
-from mainstem.services.media.verify import count_misplaced, parse_psnr, parse_times
+from mainstem.services.media.verify import RenditionReport, find_misplaced, misplacements, parse_psnr, parse_times
 from tests.services.media.clips import Clips
 from tests.services.media.pipeline import Published
 from tests.support import run
@@ -31,7 +32,7 @@ def test_the_right_source(clips: Clips, published: Callable[[str], Published]) -
     for found, declared in zip(report.renditions, described, strict=True):
         assert (found.width, found.height, found.frames) == (declared.width, declared.height, declared.frames)
         assert found.bandwidth == declared.bandwidth_bps and found.uri == declared.playlist
-        assert found.psnr_mean_db >= found.psnr_min_db > 20 and found.misplaced == 0
+        assert found.psnr_mean_db >= found.psnr_min_db > 20 and not found.misplaced
 
 
 def test_a_lost_frame(clips: Clips, published: Callable[[str], Published]) -> None:
@@ -44,7 +45,7 @@ def test_a_doubled_frame(clips: Clips, published: Callable[[str], Published]) ->
     """A frame that is shown twice in the place of the next one is noticed, although the number of frames is right."""
     report = verify(published("doubled.mp4"), clips.get("silent.mp4"))
     assert not report.ok and report.renditions[0].frames == 50
-    assert report.renditions[0].misplaced > 0 and "look more like another frame" in report.problems[0]
+    assert report.renditions[0].misplaced and "look more like another frame" in report.problems[0]
 
 
 def test_another_source(clips: Clips, published: Callable[[str], Published]) -> None:
@@ -79,13 +80,31 @@ def test_violations_are_musts(clips: Clips, published: Callable[[str], Published
 
 def test_misplaced_frames() -> None:
     """A frame is misplaced when a neighbour's source is clearly more like it; what stands still, or starved, is not."""
-    assert count_misplaced([40, 40, 40], [20, 20], [20, 20]) == 0
-    assert count_misplaced([40, 20, 40], [40, 20], [20, 20]) == 1
-    assert count_misplaced([40, 20, 40], [20, 20], [20, 40]) == 1
-    assert count_misplaced([40, 40, 40], [40.5, 40.5], [40.5, 40.5]) == 0
-    assert count_misplaced([40], [], []) == 0
-    assert count_misplaced([20, 20, 20], [40, 40], [20, 20]) == 2
-    assert count_misplaced([36, 24, 36], [26, 20], [20, 20]) == 0
+    assert find_misplaced([40, 40, 40], [20, 20], [20, 20]) == []
+    assert find_misplaced([40, 20, 40], [40, 20], [20, 20]) == [1]
+    assert find_misplaced([40, 20, 40], [20, 20], [20, 40]) == [1]
+    assert find_misplaced([40, 40, 40], [40.5, 40.5], [40.5, 40.5]) == []
+    assert find_misplaced([40], [], []) == []
+    assert find_misplaced([20, 20, 20], [40, 40], [20, 20]) == [1, 2]
+    assert find_misplaced([36, 24, 36], [26, 20], [20, 20]) == []
+
+
+def rendition(*misplaced: int) -> RenditionReport:
+    """A report of 100 frames, some of them misplaced."""
+    facts = {"uri": "v.m3u8", "width": 320, "height": 180, "bandwidth": 1, "frames": 100, "psnr_min_db": 30}
+    return msgspec.convert(
+        {**facts, "psnr_mean_db": 40, "time_error_max_s": 0, "misplaced": misplaced}, RenditionReport
+    )
+
+
+def test_starved_encoders_are_told_from_faults() -> None:
+    """Frames here and there in one rendition are no problem; the same ones in all, and many in a row, are."""
+    assert misplacements([rendition(), rendition(5), rendition(5, 6, 40, 41, 80)]) == []
+    (everywhere,) = misplacements([rendition(5, 6), rendition(5, 6, 9), rendition(5, 6)])
+    assert "In every rendition 2 frames look more like another frame" in everywhere and "frame 5" in everywhere
+    (in_a_row,) = misplacements([rendition(), rendition(*range(20, 40)), rendition()])
+    assert "320x180: frames from 20 on" in in_a_row
+    assert misplacements([]) == []
 
 
 def test_reading_what_ffmpeg_lists() -> None:

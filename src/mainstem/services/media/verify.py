@@ -40,9 +40,12 @@ _SMALL_WIDTH = 128
 _CLEARLY_DB = 1.0
 _AS_GOOD_DB = 3.0
 _ONE_IN_STARVED = 100
-"""One frame in so many may be: a starved encoder repeats a whole picture now and then. A frame that was lost or doubled
-on the way puts all that follow out of place.
+"""One frame in so many may be misplaced in every rendition: starved encoders repeat a whole picture now and then, and
+at a hard picture all of them do.
 """
+
+_RUN_MISPLACED = 8
+"""So many misplaced frames in a row are no starved encoder: a segment, or the cut before it, is out of place."""
 
 PSNR_MIN_DB = 18.0
 """What no frame may fall below. Unrelated frames are at 5 to 15 dB; a hard frame at a low bit rate is above 20 dB."""
@@ -60,7 +63,8 @@ class RenditionReport(msgspec.Struct, frozen=True, kw_only=True):
         psnr_min_db: The frame that differs most from the source's.
         psnr_mean_db: All frames.
         time_error_max_s: Largest difference between when a frame is shown and when the source shows it.
-        misplaced: Frames that look more like the source's frame before or after than like their own.
+        misplaced: Numbers, from 0, of the frames that look more like the source's frame before or after than like
+            their own.
     """
 
     uri: str
@@ -71,7 +75,7 @@ class RenditionReport(msgspec.Struct, frozen=True, kw_only=True):
     psnr_min_db: float
     psnr_mean_db: float
     time_error_max_s: float
-    misplaced: int
+    misplaced: Sequence[int]
 
 
 class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +140,7 @@ async def verify_video(playlist: Path, source: Path, *, limits: Limits | None = 
         report = await _verify_rendition(playlist.parent, variant, source, plan, source_times, limits)
         reports.append(report)
         problems += _problems(report, len(source_times), plan)
+    problems += misplacements(reports)
     return VerifyReport(
         playlist=str(playlist),
         source_frames=len(source_times),
@@ -155,13 +160,34 @@ def _problems(report: RenditionReport, source_frames: int, plan: Plan) -> list[s
         problems.append(
             f"{name}: a frame is at {report.psnr_min_db:.1f} dB of the source's, less than {PSNR_MIN_DB} dB."
         )
-    if report.misplaced * _ONE_IN_STARVED > report.frames:
-        problems.append(
-            f"{name}: {report.misplaced} frames look more like another frame of the source than like their own."
-        )
     frame_s = plan.timing.rate[1] / plan.timing.rate[0]
     if report.time_error_max_s > frame_s:
         problems.append(f"{name}: a frame is shown {report.time_error_max_s:.3f} s away from its time.")
+    return problems
+
+
+def misplacements(reports: Sequence[RenditionReport]) -> list[str]:
+    """Return one sentence for each way in which frames are in another's place.
+
+    What goes wrong where the source is decoded and cut shows in every rendition, at the same frames; what goes wrong
+    where one rendition is put together shows in many frames in a row. A frame here and there in one rendition is an
+    encoder that had no bits left and repeated the picture before.
+    """
+    problems = []
+    everywhere = set.intersection(*(set(report.misplaced) for report in reports)) if reports else set()
+    if everywhere and len(everywhere) * _ONE_IN_STARVED > min(report.frames for report in reports):
+        problems.append(
+            f"In every rendition {len(everywhere)} frames look more like another frame of the source than like their "
+            f"own, the first of them frame {min(everywhere)}."
+        )
+    for report in reports:
+        there = set(report.misplaced)
+        start = next((n for n in report.misplaced if there.issuperset(range(n, n + _RUN_MISPLACED))), None)
+        if start is not None:
+            problems.append(
+                f"{report.width}x{report.height}: frames from {start} on look more like another frame of the source "
+                "than like their own."
+            )
     return problems
 
 
@@ -213,7 +239,7 @@ async def _verify_rendition(
         psnr_min_db=round(min(values), 2),
         psnr_mean_db=round(sum(values) / len(values), 2),
         time_error_max_s=round(max(errors), 6),
-        misplaced=count_misplaced(own, before, after),
+        misplaced=find_misplaced(own, before, after),
     )
 
 
@@ -247,10 +273,10 @@ def parse_psnr(output: bytes) -> list[float]:
     return [_PSNR_MAX_DB if match == b"inf" else float(match) for match in _PSNR.findall(output)]
 
 
-def count_misplaced(own: Sequence[float], before: Sequence[float], after: Sequence[float]) -> int:
-    """Return how many frames look more like a neighbour's source than like their own; standing still is no fault.
+def find_misplaced(own: Sequence[float], before: Sequence[float], after: Sequence[float]) -> list[int]:
+    """Return the numbers of the frames that look more like a neighbour's source than like their own.
 
-    A frame in another's place is as good a picture of that other one as frames are of their own. Where a starved
+    Standing still is no fault. A frame in another's place is as good a picture of that other one as frames are of their own. Where a starved
     encoder repeats the picture before in part, the frame is a bad picture of both, and at its place.
 
     Args:
@@ -265,7 +291,7 @@ def count_misplaced(own: Sequence[float], before: Sequence[float], after: Sequen
             misplaced.add(number)
         if 0 < number <= len(before) and before[number - 1] > max(value + _CLEARLY_DB, good_db):
             misplaced.add(number)
-    return len(misplaced)
+    return sorted(misplaced)
 
 
 def _playlist_input(playlist: Path) -> list[str]:
