@@ -276,8 +276,9 @@ def parse_psnr(output: bytes) -> list[float]:
 def find_misplaced(own: Sequence[float], before: Sequence[float], after: Sequence[float]) -> list[int]:
     """Return the numbers of the frames that look more like a neighbour's source than like their own.
 
-    Standing still is no fault. A frame in another's place is as good a picture of that other one as frames are of their own. Where a starved
-    encoder repeats the picture before in part, the frame is a bad picture of both, and at its place.
+    Standing still is no fault. A frame in another's place is as good a picture of that other one as frames are of their
+    own. Where a starved encoder repeats the picture before in part, the frame is a bad picture of both, and at its
+    place.
 
     Args:
         own: Frame n against frame n of the source, in decibels.
