@@ -47,17 +47,27 @@ def test_only_named_errors_are_retried() -> None:
 def test_a_cursor_forgets_nothing_and_repeats_nothing(data: st.DataObject) -> None:
     """Finished in any order and restarted anywhere: exactly the unfinished ones are to be done again."""
     positions = sorted(data.draw(st.sets(st.integers(1, 1000), max_size=40)))
-    cursor = Cursor(CursorRecord("a", 0))
-    for position in positions:
-        assert cursor.take_in(position)
-    finished = data.draw(st.lists(st.sampled_from(positions), unique=True)) if positions else []
-    for position in finished:
-        cursor.finish(position)
-    saved = decode(encode(cursor.record()), CursorRecord)
-    again = Cursor(saved)
-    todo = [position for position in positions if position > saved.position and again.take_in(position)]
-    assert todo == [position for position in positions if position not in set(finished)]
-    assert cursor.open_count == len(todo)
+    done: set[int] = set()
+    saved = CursorRecord("a", 0)
+    for _life in range(data.draw(st.integers(1, 4))):
+        cursor = Cursor(saved)
+        read: list[int] = []
+        # Read in batches; in between some of what is open is finished, sometimes all of it. Not everything is read.
+        for position in positions[: data.draw(st.integers(0, len(positions)))]:
+            if position > saved.position:
+                assert cursor.take_in(position) == (position not in done)
+                if position not in done:
+                    read.append(position)
+                for finished in data.draw(st.lists(st.sampled_from(read), unique=True)) if read else []:
+                    cursor.finish(finished)
+                    read.remove(finished)
+                    done.add(finished)
+        assert cursor.open_count == len(read)
+        saved = decode(encode(cursor.record()), CursorRecord)
+        assert len(saved.done) <= len(read) + 5
+    last = Cursor(saved)
+    todo = [position for position in positions if position > saved.position and last.take_in(position)]
+    assert todo == [position for position in positions if position not in done]
 
 
 def test_a_cursor_keeps_attempts() -> None:

@@ -4,6 +4,9 @@ Pure.
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import pairwise
+
 import msgspec
 
 GROUP_PREFIX = "$group."
@@ -31,14 +34,14 @@ class CursorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         pattern: The streams that it reads.
         position: Every matching record up to here is done.
-        done: Positions above ``position`` that are done as well.
+        done: Ranges above ``position``, first and last included, in which every matching record is done as well.
         attempts: Events that failed so far, by position.
         dead: How many events were given up since the group began.
     """
 
     pattern: str
     position: int
-    done: tuple[int, ...] = ()
+    done: tuple[tuple[int, int], ...] = ()
     attempts: dict[int, FailedAttempts] = {}
     dead: int = 0
 
@@ -70,21 +73,24 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Cursor:
-    """A group's cursor in memory: what was taken in and what of it is done. Taken in means: in order, each position
-    once.
-    """
+    """A group's cursor in memory. Records are taken in in order, each once; those that are not open any more are done."""
 
     def __init__(self, start: CursorRecord) -> None:
         self.pattern = start.pattern
-        self.position = start.position
         self.dead = start.dead
         self.attempts = dict(start.attempts)
-        self._done = set(start.done)
         self._open: dict[int, None] = {}  # in order of position
         self._taken_to = start.position
+        self._done_ahead = deque(start.done)  # what an earlier process did beyond what this one has read
 
     def __repr__(self) -> str:
-        return f"<Cursor at {self.position}, {len(self._open)} open, {len(self._done)} done above>"
+        return f"<Cursor at {self.position}, {len(self._open)} open, read up to {self._taken_to}>"
+
+    @property
+    def position(self) -> int:
+        """Every matching record up to here is done."""
+        first_open = next(iter(self._open), None)
+        return self._taken_to if first_open is None else first_open - 1
 
     @property
     def open_count(self) -> int:
@@ -99,30 +105,30 @@ class Cursor:
     def take_in(self, position: int) -> bool:
         """Note a record that was read; tell whether it is still to be done."""
         self._taken_to = position
-        if position in self._done:
+        ahead = self._done_ahead
+        while ahead and ahead[0][1] < position:
+            ahead.popleft()
+        if ahead and ahead[0][0] <= position:
             return False
         self._open[position] = None
         return True
 
     def finish(self, position: int, *, dead: bool = False) -> None:
-        """Note that a record is done (or given up), and move up as far as everything is."""
-        was_first = next(iter(self._open)) == position
+        """Note that a record is done (or given up)."""
         del self._open[position]
         self.attempts.pop(position, None)
-        self._done.add(position)
         self.dead += dead
-        if not was_first:
-            return
-        first_open = next(iter(self._open), None)
-        settled = [done for done in self._done if first_open is None or done < first_open]
-        if settled:
-            self.position = max(self.position, *settled)
-            self._done.difference_update(settled)
 
     def fail(self, position: int, attempts: FailedAttempts) -> None:
         """Note a failed attempt that will be repeated."""
         self.attempts[position] = attempts
 
     def record(self) -> CursorRecord:
-        """Return what is to be written."""
-        return CursorRecord(self.pattern, self.position, tuple(sorted(self._done)), dict(self.attempts), self.dead)
+        """Return what is to be written: its size depends on how much is open, not on how much is done."""
+        return CursorRecord(self.pattern, self.position, self._done_ranges(), dict(self.attempts), self.dead)
+
+    def _done_ranges(self) -> tuple[tuple[int, int], ...]:
+        edges = [*self._open, self._taken_to + 1] if self._open else []
+        ranges = [(left + 1, right - 1) for left, right in pairwise(edges) if right > left + 1]
+        ranges += ((max(first, self._taken_to + 1), last) for first, last in self._done_ahead if last > self._taken_to)
+        return tuple(ranges)
