@@ -13,6 +13,7 @@ from mainstem.ui.parts import (
     address,
     card,
     code_block,
+    entities,
     facts,
     json_block,
     link,
@@ -22,6 +23,7 @@ from mainstem.ui.parts import (
     pager,
     pill,
     progress,
+    scrolling,
     table,
 )
 
@@ -73,6 +75,18 @@ def test_json_is_indented_and_bytes_are_shown() -> None:
 def test_code_can_be_reached_by_keyboard() -> None:
     """A box that scrolls takes the focus and has a name."""
     assert 'tabindex="0"' in code_block("x", "Traceback") and 'aria-label="Traceback"' in code_block("x", "Traceback")
+
+
+def test_what_is_long_scrolls_and_can_be_reached_by_keyboard() -> None:
+    """It takes the focus and has a name."""
+    html = scrolling(card("Steps", "x"), "Steps")
+    assert 'tabindex="0"' in html and 'aria-label="Steps"' in html
+
+
+def test_entities_lead_to_all_runs_about_them() -> None:
+    """Each entity searches the runs for itself; its name stays text."""
+    html = entities("/x/", ["order:7", "a<b"])
+    assert 'href="/x/runs?search=order%3A7"' in html and "a&lt;b</a>" in html
 
 
 def test_progress_is_bar_and_number() -> None:

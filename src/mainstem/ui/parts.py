@@ -23,6 +23,7 @@ TONES: Mapping[str, tuple[str, str]] = {
     "waiting": ("calm", "clock"),
     "scheduled": ("calm", "clock"),
     "paused": ("warn", "pause"),
+    "interrupted": ("warn", "pause"),
     "quarantined": ("bad", "shield"),
     "failed": ("bad", "cross"),
     "refused": ("bad", "cross"),
@@ -99,6 +100,16 @@ def table(
         el("table", el("caption", caption, class_="hidden"), el("thead", head), el("tbody", body)),
         class_="table",
     )
+
+
+def scrolling(content: Html, label: str) -> Html:
+    """Return something long in a box that scrolls by itself and can be reached by keyboard."""
+    return el("div", content, class_="scrolling", tabindex=0, role="region", aria_label=label)
+
+
+def entities(base: str, about: Iterable[str]) -> Html:
+    """Return what a run or a trace is about, each with a link to all runs about it."""
+    return el("div", [link(base, "runs", one, query={"search": one}, class_="mono entity", title=one) for one in about])
 
 
 def code_block(value: str, label: str, *, max_chars: int = 20_000) -> Html:

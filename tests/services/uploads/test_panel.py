@@ -70,6 +70,16 @@ def test_an_upload_under_way(db: sqlite3.Connection) -> None:
 
 
 @pytest.mark.parametrize(
+    ("outcome", "state"), [("receiving", "uploading"), ("ok", "waiting"), ("disconnected", "waiting")]
+)
+def test_an_upload_whose_client_is_away_waits(db: sqlite3.Connection, outcome: str, state: str) -> None:
+    """An open upload is said to be under way only while a request brings bytes."""
+    UploadsPanel().apply(db, [stored(1, CREATED), stored(2, progressed(300, 1, 300, outcome))])
+    for view in (render_list(db, request()), render_upload(db, request(upload_id="u1"))):
+        assert f"<span>{state}</span>" in html(view)
+
+
+@pytest.mark.parametrize(
     ("last", "state"),
     [(Finished("f" * 64, 1000, 1), "completed"), (Terminated("client", 1), "terminated"), (Expired(1), "expired")],
 )

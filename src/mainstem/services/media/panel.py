@@ -256,7 +256,7 @@ def _facts(request: PageRequest, video: _Video) -> Html:
             ("Encoded again", f"{again} chunks" if again > 1 else "1 chunk" if again else None),
             ("Encoded", format_bytes(video.encoded_bytes) if video.encoded_bytes else None),
             ("Began", time_element(video.created_ns)),
-            ("Took" if video.ended_ns else "So far", format_duration(took_ns)),
+            ("Took" if video.ended_ns else "So far", format_duration(took_ns) if took_ns else None),
             ("Upload", link(request.base, f"uploads/{video.video_id}", "where it came from")),
             (
                 "Trace",
@@ -271,7 +271,7 @@ def _facts(request: PageRequest, video: _Video) -> Html:
 def _renditions(renditions: Sequence[PublishedRendition]) -> Html:
     columns = (
         ("Rendition", "wide"),
-        ("Size", ""),
+        ("Size", "tight"),
         ("Frames", "number"),
         ("Average", "number"),
         ("Peak", "number"),

@@ -22,7 +22,13 @@ REQUESTS_SHOWN: Final = 200
 """Latest requests that an upload's page shows."""
 
 _STATES: Final = {"open": "uploading", "finished": "completed", "terminated": "terminated", "expired": "expired"}
-_OUTCOMES: Final = {"ok": ("ok", "ok"), "receiving": ("running", "receiving")}
+_OUTCOMES: Final = {
+    "ok": ("ok", "ok"),
+    "receiving": ("running", "receiving"),
+    # The client goes on from where it was: a nuisance, and no failure.
+    "disconnected": ("interrupted", "disconnected"),
+    "superseded": ("interrupted", "superseded"),
+}
 _decode_upload = msgspec.json.Decoder(Upload).decode
 
 
@@ -102,14 +108,15 @@ def render_list(db: sqlite3.Connection, request: PageRequest) -> PageView:
     asked = request.query.get("page", "1")
     page = int(asked) if asked.isascii() and asked.isdigit() and 0 < len(asked) < 5 and asked != "0" else 1
     rows = db.execute(
-        "SELECT upload, created_ns, ended_ns, brought_bytes FROM uploads_upload "
-        "ORDER BY created_ns DESC LIMIT ? OFFSET ?",
+        "SELECT upload, created_ns, ended_ns, brought_bytes, coalesce((SELECT outcome FROM uploads_request AS request "
+        "WHERE request.upload_id = uploads_upload.upload_id ORDER BY request.request DESC LIMIT 1), '') "
+        "FROM uploads_upload ORDER BY created_ns DESC LIMIT ? OFFSET ?",
         (PAGE_ROWS + 1, (page - 1) * PAGE_ROWS),
     ).fetchall()
     now_ns = request.facts.now_ns
     cells = [
-        _row(request, _decode_upload(upload), created_ns, ended_ns or now_ns, brought)
-        for upload, created_ns, ended_ns, brought in rows[:PAGE_ROWS]
+        _row(request, _decode_upload(upload), created_ns, ended_ns or now_ns, brought, outcome)
+        for upload, created_ns, ended_ns, brought, outcome in rows[:PAGE_ROWS]
     ]
     columns = (
         ("State", ""),
@@ -128,10 +135,18 @@ def render_list(db: sqlite3.Connection, request: PageRequest) -> PageView:
     return PageView("Uploads", (Fragment("uploads", Html("".join(body)), label="Uploads"),), frozenset({"uploads"}))
 
 
-def _row(request: PageRequest, upload: Upload, created_ns: int, until_ns: int, brought: int) -> Sequence[Child]:
+def _phase(upload: Upload, outcome: str) -> Html:
+    """Return the state as a pill; of an open upload, whether a request brings bytes or the client is waited for."""
+    waits = upload.phase == "open" and outcome != "receiving"
+    return pill("waiting" if waits else _STATES[upload.phase])
+
+
+def _row(
+    request: PageRequest, upload: Upload, created_ns: int, until_ns: int, brought: int, outcome: str
+) -> Sequence[Child]:
     again = max(0, brought - upload.offset)
     return (
-        pill(_STATES[upload.phase]),
+        _phase(upload, outcome),
         el(
             "div",
             link(
@@ -163,7 +178,7 @@ def render_upload(db: sqlite3.Connection, request: PageRequest) -> PageView | No
     return PageView(
         upload.created.filename or upload.id,
         (
-            Fragment("state", _state(request, upload), live=True),
+            Fragment("state", _state(upload, requests[0][5] if requests else ""), live=True),
             Fragment("facts", _facts(request, upload, created_ns, ended_ns, brought)),
             Fragment("requests", _requests(requests), label="Requests"),
         ),
@@ -173,16 +188,16 @@ def render_upload(db: sqlite3.Connection, request: PageRequest) -> PageView | No
     )
 
 
-def _state(request: PageRequest, upload: Upload) -> Html:
+def _state(upload: Upload, outcome: str) -> Html:
     words = None
     if upload.phase == "open":
         left = upload.size_bytes - upload.offset
         words = notice(
-            "busy",
+            "busy" if outcome == "receiving" else "calm",
             el(
                 "p",
-                f"{format_bytes(left)} are still to come. What has arrived is safe until ",
-                age_element(upload.expires_ns, request.facts.now_ns),
+                f"{format_bytes(left)} are still to come. What has arrived is kept until ",
+                time_element(upload.expires_ns),
                 ".",
             ),
         )
@@ -190,7 +205,7 @@ def _state(request: PageRequest, upload: Upload) -> Html:
         "div",
         el(
             "div",
-            pill(_STATES[upload.phase]),
+            _phase(upload, outcome),
             progress(upload.offset, upload.size_bytes or 1, "Progress"),
             class_="state-line",
         ),
@@ -205,7 +220,7 @@ def _facts(request: PageRequest, upload: Upload, created_ns: int, ended_ns: int,
     return facts(
         [
             ("Size", format_bytes(upload.size_bytes)),
-            ("Arrived", f"{format_bytes(upload.offset)} ({upload.offset:,} bytes)"),
+            ("Arrived", f"{upload.offset:,} bytes"),
             ("Sent again", format_bytes(again) if again else "nothing"),
             ("Type", upload.created.content_type),
             ("Requests", str(upload.requests)),
