@@ -54,6 +54,8 @@ def test_a_failed_run_opens_with_a_sentence(tmp_path: Path) -> None:
             assert "<postcode>" not in page and "&quot;&lt;receipt&gt;&quot;" in page
             overview = (await client.get("/", headers=HTML)).text
             assert "1 run failed" in overview and "deliver-1" in overview
+            for listed in (overview, (await client.get("/runs", headers=HTML)).text):
+                assert "ValueError: no &lt;postcode&gt; (step ship#1)" in listed
 
     run(main())
 

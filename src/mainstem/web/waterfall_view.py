@@ -9,10 +9,12 @@ from mainstem.trace.waterfall import Row, Waterfall
 from mainstem.ui.charts import Segment, track
 from mainstem.ui.format import format_duration, shorten
 from mainstem.ui.html import Html, el
+from mainstem.ui.parts import scrolling
 
 _DEPTH_SHOWN: Final = 8
 _SHORT_WAITS: Final = 200
 _ROWS_DRAWN: Final = 240
+_ROWS_IN_FULL: Final = 60
 _WORDS: Final = {"ok": "", "error": "failed", "died": "its process died", "running": "running"}
 _LEGEND: Final = (
     ("run", "run"),
@@ -34,13 +36,14 @@ def waterfall_table(waterfall: Waterfall, caption: str) -> Html:
     long = [row for row in waterfall.rows if not _is_short_wait(row, waterfall)]
     rows = _rows_to_draw(long)
     left = waterfall.left_out + len(long) - len(rows)
-    notes = [f"{left:,} more rows are not drawn here; the command mainstem trace prints all."] if left else []
+    left_out = (
+        el("p", f"{left:,} more rows are not drawn here; the command mainstem trace prints all.", class_="dim")
+        if left
+        else None
+    )
     short = len(waterfall.rows) - len(long)
-    if short:
-        notes.append(
-            f"{short:,} waits of less than {format_duration(waterfall.duration_ns // _SHORT_WAITS)} are not drawn."
-        )
-    left_out = el("p", " ".join(notes), class_="dim") if notes else None
+    least = format_duration(waterfall.duration_ns // _SHORT_WAITS)
+    too_short = el("p", f"{short:,} waits of less than {least} are not drawn.", class_="dim") if short else None
     head = el(
         "tr",
         el("th", "What", scope="col"),
@@ -48,15 +51,17 @@ def waterfall_table(waterfall: Waterfall, caption: str) -> Html:
         el("th", "Took", scope="col", class_="number"),
     )
     kinds = {name for row in rows for segment in _segments(row, waterfall) for name in segment.class_.split()}
+    drawn = el(
+        "table",
+        el("caption", caption, class_="hidden"),
+        el("thead", head),
+        el("tbody", [_line(row, waterfall) for row in rows]),
+    )
     return el(
         "div",
-        el(
-            "table",
-            el("caption", caption, class_="hidden"),
-            el("thead", head),
-            el("tbody", [_line(row, waterfall) for row in rows]),
-        ),
         left_out,
+        scrolling(drawn, caption) if len(rows) > _ROWS_IN_FULL else drawn,
+        too_short,
         _legend(kinds),
         class_="waterfall",
     )
@@ -126,13 +131,20 @@ def _line(row: Row, waterfall: Waterfall) -> Html:
     waited = f", waited {format_duration(row.waited_ns)}" if row.waited_ns else ""
     sentence = f"{span.name}: {took or 'an instant'}{waited}{', ' + word if word else ''}"
     depth = min(row.depth, _DEPTH_SHOWN)
-    detail = el("span", shorten(span.detail, 200), class_="detail") if span.detail else None
+    told = "" if span.kind == "log" and span.detail == "INFO" else shorten(span.detail, 200)  # most lines are INFO
+    detail = el("span", told, class_="detail") if told else None
     status = el("span", word, class_=f"word {span.status}") if word else None
+    what = el(
+        "div",
+        el("span", span.name, class_="name"),
+        status,
+        detail,
+        class_="what",
+        title=" ".join(part for part in (span.name, word, told) if part),
+    )
     return el(
         "tr",
-        el(
-            "th", el("span", span.name, class_="name"), status, detail, scope="row", class_=f"depth-{depth} {span.kind}"
-        ),
+        el("th", what, scope="row", class_=f"depth-{depth} {span.kind}"),
         el("td", track(_segments(row, waterfall), sentence), class_="bar"),
         el("td", took, class_="number"),
     )

@@ -14,7 +14,7 @@ from mainstem.ui.html import EMPTY, Child, Html, el
 from mainstem.ui.panel import Fragment, GroupFacts, Page, PageRequest, PageView
 from mainstem.ui.parts import card, link, metric, notice, table
 from mainstem.web.panels import records as kept
-from mainstem.web.panels.runs import count_states, list_runs, runs_table
+from mainstem.web.panels.runs import count_states, list_runs, reason, runs_table
 
 CHART_BUCKETS: Final = 60
 """Intervals that a chart shows: ten minutes."""
@@ -72,7 +72,14 @@ def _health(db: sqlite3.Connection, request: PageRequest) -> Html:
             parts.append(link(request.base, "runs", many, query={"state": state}))
     dead = sum(group.dead for group in request.facts.groups)
     if dead:
-        parts.append(link(request.base, "streams", f"{dead:,} dead letters", query={"system": "1", "search": "$dead."}))
+        parts.append(
+            link(
+                request.base,
+                "streams",
+                f"{dead:,} dead {'letter' if dead == 1 else 'letters'}",
+                query={"system": "1", "search": "$dead."},
+            )
+        )
     if not parts:
         return el("p", "No failure is on record." if counts else "", class_="dim")
     tone = "bad" if counts.get("failed") or counts.get("quarantined") or dead else "warn"
@@ -81,12 +88,12 @@ def _health(db: sqlite3.Connection, request: PageRequest) -> Html:
 
 
 def _latest_failure(db: sqlite3.Connection, request: PageRequest) -> Html:
-    run = list_runs(db, state="failed", limit=1)[0].summary(request.facts.now_ns)
+    run = list_runs(db, state="failed", limit=1)[0]
     return el(
         "p",
         "The latest is ",
         link(request.base, f"runs/{run.run_id}", shorten(run.run_id, 60)),
-        f": {shorten(run.message, 240)}",
+        f": {reason(run, '')}",
         class_="latest",
     )
 
@@ -112,10 +119,26 @@ def _metrics(db: sqlite3.Connection, request: PageRequest) -> Html:
             f"{sum(series['completed']):,} completed, {sum(series['failed']):,} failed in 10 min",
             chart=_chart("Runs ended", ended, series["failed"]),
         ),
-        metric("Open runs", format_count(open_count), f"{waiting:,} of them wait" if waiting else "none of them waits"),
+        metric(
+            "Open runs",
+            link(
+                request.base,
+                "runs",
+                format_count(open_count),
+                query={"state": "open"},
+                aria_label=f"Open runs: {open_count:,}",
+            ),
+            f"{waiting:,} of them wait" if waiting else "none of them waits",
+        ),
         metric(
             "Failed runs",
-            format_count(counts.get("failed", 0)),
+            link(
+                request.base,
+                "runs",
+                format_count(counts.get("failed", 0)),
+                query={"state": "failed"},
+                aria_label=f"Failed runs: {counts.get('failed', 0):,}",
+            ),
             "on record",
             tone="bad" if counts.get("failed") else "",
         ),
@@ -133,11 +156,13 @@ def _rate(series: Sequence[int]) -> str:
 
 
 def _chart(name: str, series: Sequence[int], bad: Sequence[int] = ()) -> Html:
-    return bars(
+    drawn = bars(
         series,
         f"{name} in the last ten minutes: {sum(series):,}, at most {max(series):,} in {kept.BUCKET_S} s",
         bad=bad,
     )
+    scale = el("div", el("span", "10 min ago"), el("span", "now"), class_="scale", aria_hidden="true")
+    return el("div", drawn, scale, class_="chart")
 
 
 def _runs_card(title: str, runs: Sequence[RunFold], request: PageRequest, state: str, empty: Child) -> Html:

@@ -29,12 +29,27 @@ from mainstem.ui.format import age_element, format_duration, shorten, time_eleme
 from mainstem.ui.html import Child, Html, el
 from mainstem.ui.icons import icon
 from mainstem.ui.panel import Fragment, PageRequest, PageView
-from mainstem.ui.parts import address, card, code_block, facts, json_block, link, notice, one_line, pill, table
+from mainstem.ui.parts import (
+    address,
+    card,
+    code_block,
+    entities,
+    facts,
+    json_block,
+    link,
+    notice,
+    one_line,
+    pill,
+    scrolling,
+    table,
+)
 from mainstem.web.panels import records as kept
 from mainstem.web.waterfall_view import waterfall_table
 
 STEPS_SHOWN: Final = 200
 """Latest attempts that the table of steps shows."""
+
+_STEPS_IN_FULL: Final = 60
 
 LINES_SHOWN: Final = 300
 """Latest log lines that are shown."""
@@ -160,7 +175,7 @@ def _facts(request: PageRequest, run: RunFold) -> Html:
         [
             ("Queue", run.queue),
             ("Started by", trigger),
-            ("About", " ".join(run.about)),
+            ("About", entities(base, run.about) if run.about else None),
             ("Began", time_element(run.started_ns)),
             ("Ended", time_element(run.ended_ns) if run.ended_ns else None),
             ("Took" if run.ended_ns else "So far", format_duration(max(0, (run.ended_ns or now_ns) - run.started_ns))),
@@ -177,8 +192,9 @@ def _facts(request: PageRequest, run: RunFold) -> Html:
                 link(
                     base,
                     f"streams/{JOURNAL_PREFIX}{run.run_id}",
-                    f"{JOURNAL_PREFIX}{shorten(run.run_id, 24)}",
-                    class_="mono",
+                    f"{JOURNAL_PREFIX}{run.run_id}",
+                    class_="mono entity",
+                    title=f"{JOURNAL_PREFIX}{run.run_id}",
                 ),
             ),
         ]
@@ -217,7 +233,7 @@ def _steps(entries: Sequence[tuple[StoredRecord, JournalEntry]], *, is_open: boo
                 rows.append(_step_row(how, entry, record, 0, why))
     columns = (
         ("State", ""),
-        ("Step", ""),
+        ("Step", "named"),
         ("Attempt", "number"),
         ("Result", "wide"),
         ("Waited", "number"),
@@ -229,7 +245,7 @@ def _steps(entries: Sequence[tuple[StoredRecord, JournalEntry]], *, is_open: boo
     shown = table(
         "Steps of this run, by time of their end", columns, rows[-STEPS_SHOWN:], empty=el("p", "No step has ended yet.")
     )
-    return card("Steps", more, shown)
+    return card("Steps", more, scrolling(shown, "Steps") if len(rows) > _STEPS_IN_FULL else shown)
 
 
 def _unended(is_last: bool, *, is_open: bool) -> tuple[str, str]:

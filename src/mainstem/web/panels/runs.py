@@ -227,6 +227,14 @@ def _next(run: RunSummary, now_ns: int) -> Html | None:
     return el("div", words, " ", age_element(run.wake_at_ns, now_ns), class_="wrong") if words else None
 
 
+def reason(fold: RunFold, message: str) -> str:
+    """Return what is wrong with a run in few words, the error first: where a list shows it, its end may be cut off."""
+    if fold.ending != "failed" or fold.error is None:
+        return shorten(message, 240)
+    where = f" (step {shorten(fold.failed_step, 80)})" if fold.failed_step else ""
+    return f"{fold.error.type}: {shorten(fold.error.message, 240)}{where}"
+
+
 def runs_table(rows: Sequence[RunFold], request: PageRequest, caption: str, *, empty: Child = None) -> Html:
     """Return a table of runs, each with what is wrong with it."""
     now_ns = request.facts.now_ns
@@ -240,7 +248,9 @@ def runs_table(rows: Sequence[RunFold], request: PageRequest, caption: str, *, e
                 link(request.base, f"runs/{run.run_id}", run.run_id, class_="main mono"),
                 el("span", shorten(" ".join(run.about), 80), class_="about") if run.about else None,
                 _next(run, now_ns),
-                el("div", shorten(run.message, 240), class_="wrong") if run.message else None,
+                el("div", reason(fold, run.message), class_="wrong", title=shorten(run.message, 1000))
+                if run.message
+                else None,
             ),
             el("span", run.function, el("span", f" · {run.queue}", class_="dim") if run.queue else None),
             f"{run.steps:,}",
@@ -252,7 +262,7 @@ def runs_table(rows: Sequence[RunFold], request: PageRequest, caption: str, *, e
     columns = (
         ("State", ""),
         ("Run", "wide"),
-        ("Function", "tight"),
+        ("Function", "named"),
         ("Steps", "number"),
         ("Failed attempts", "number"),
         ("Began", ""),

@@ -49,7 +49,7 @@ def render_list(db: sqlite3.Connection, request: PageRequest) -> PageView:
     ).fetchall()
     query = {"system": "1" if system else "", "search": search}
     columns = (
-        ("Stream", "wide"),
+        ("Stream", "wide widest"),
         ("Records", "number"),
         ("Size", "number"),
         ("Last position", "number"),

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from mainstem.log.contract import StoredRecord
 from mainstem.trace.waterfall import build_waterfall
-from mainstem.ui.format import format_duration, time_element
+from mainstem.ui.format import format_duration, shorten, time_element
 from mainstem.ui.html import el
 from mainstem.ui.panel import Fragment, Page, PageRequest, PageView
-from mainstem.ui.parts import card, facts, link
+from mainstem.ui.parts import card, entities, facts, link
 from mainstem.web.panels import records as kept
 from mainstem.web.panels.runs import runs_of_trace, runs_table
 from mainstem.web.trace_view import trace_spans
@@ -51,7 +51,7 @@ def render_trace(db: sqlite3.Connection, request: PageRequest) -> PageView | Non
     pairs = [
         ("Began", time_element(waterfall.start_ns)),
         ("Took", format_duration(waterfall.duration_ns)),
-        ("About", ", ".join(about[:20])),
+        ("About", entities(request.base, about[:20]) if about else None),
         ("Records", f"{len(records):,}"),
         (
             "Uploads",
@@ -60,7 +60,8 @@ def render_trace(db: sqlite3.Connection, request: PageRequest) -> PageView | Non
                     request.base,
                     f"uploads/{stream.removeprefix('$upload.')}",
                     stream.removeprefix("$upload."),
-                    class_="mono",
+                    class_="mono entity",
+                    title=stream.removeprefix("$upload."),
                 )
                 for stream in uploads
             ],
@@ -77,5 +78,8 @@ def render_trace(db: sqlite3.Connection, request: PageRequest) -> PageView | Non
     if runs:
         fragments.append(Fragment("runs", card("Runs", runs_table(runs, request, "Runs of this trace")), label="Runs"))
     return PageView(
-        "Trace " + trace_id[:16], fragments, frozenset({"trace:" + trace_id}), el("span", trace_id, class_="mono dim")
+        f"Trace of {shorten(waterfall.rows[0].span.name, 80)}" if waterfall.rows else "Trace",
+        fragments,
+        frozenset({"trace:" + trace_id}),
+        el("span", trace_id, class_="mono dim"),
     )
