@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from mainstem.cli.dev import TOKEN_VARIABLE
+from mainstem.cli.arguments import TOKEN_VARIABLE
 from mainstem.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from mainstem.cli.new import write_application
 from mainstem.cli.running import SERVER_FILE, read_server
@@ -40,6 +40,13 @@ async def lifespan(app):
     raise ValueError("no database")
     yield
 api = Starlette(lifespan=lifespan)
+api.mount("/mainstem", ms.asgi)
+"""
+UNSTARTED = """
+from mainstem import Mainstem
+from starlette.applications import Starlette
+ms = Mainstem("data")
+api = Starlette()
 api.mount("/mainstem", ms.asgi)
 """
 ORDER = {"id": "1", "email": "ada@example.org", "cents": 4200}
@@ -233,6 +240,39 @@ def test_a_start_that_fails_shows_whose_fault_it_is(tmp_path: Path) -> None:
     assert done.returncode == EXIT_FAILED
     assert "line 8, in lifespan" in done.stderr
     assert done.stderr.endswith("error: starting the application raised ValueError: no database\n")
+
+
+@pytest.mark.parametrize("reload", ["--reload", "--no-reload"])
+def test_a_forgotten_lifespan_is_told(tmp_path: Path, reload: str) -> None:
+    """An application that was made without the lifespan is not served; what to write is said, without a traceback."""
+    (tmp_path / "app.py").write_text(UNSTARTED)
+    command = [sys.executable, "-m", "mainstem.cli", "dev", "app.py", "--port", "0", reload]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (EXIT_FAILED, "")
+    assert done.stderr.startswith("error: the application mounts ms.asgi, but was made without lifespan=ms.lifespan")
+    assert "try: lifespan=ms.lifespan where the application is made" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_directory_is_no_file(invoke: Invoke, shop: Path) -> None:
+    """A directory in the file's place is called one, and its file is named."""
+    result = invoke("dev", shop)
+    assert result.code == EXIT_FAILED
+    assert "is a directory" in result.err
+    assert f"mainstem dev {shop / 'app.py'}" in result.err
+
+
+def test_one_file_is_watched_in_the_singular(tmp_path: Path) -> None:
+    """How many files are watched is said with the right noun."""
+    (tmp_path / "app.py").write_text("from mainstem import Mainstem\nms = Mainstem('data')\n")
+    command = [sys.executable, "-m", "mainstem.cli", "dev", "app.py", "--port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "ready in" in process.stdout.readline()
+        assert process.stdout.readline().startswith("watching 1 Python file in ")
+        process.send_signal(signal.SIGTERM)
+        process.stdout.read()
+        assert process.wait(20) == EXIT_OK
 
 
 def test_other_machines_need_a_token(invoke: Invoke, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,15 +13,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mainstem.cli.errors import ApplicationNeededError, ApplicationRefusedError, NotFoundError
+from mainstem.cli.arguments import TOKEN_VARIABLE
+from mainstem.cli.errors import ApplicationNeededError, ApplicationRefusedError, NotFoundError, UsageError
 from mainstem.cli.running import (
     SERVER_FILE,
     RunningServer,
     call_application,
+    named_server,
+    owner_pid,
     read_server,
     remove_server,
     write_server,
 )
+from mainstem.log import open_log
 
 
 class Answering(BaseHTTPRequestHandler):
@@ -33,6 +39,7 @@ class Answering(BaseHTTPRequestHandler):
             "/ms/ok": (200, msgspec.json.encode(echo)),
             "/ms/no": (409, b'{"error": {"code": "run-ended", "message": "run a is completed."}}'),
             "/ms/odd": (500, b"<html>"),
+            "/ms/page": (200, b"<html>"),
         }.get(self.path, (404, b'{"error": {"code": "not-found", "message": "no run b."}}'))
         self.send_response(status)
         self.send_header("content-length", str(len(answer)))
@@ -93,6 +100,8 @@ def test_refusals_are_told(tmp_path: Path) -> None:
             call_application(data, "/no", {})
         with pytest.raises(ApplicationRefusedError, match="answered 500"):
             call_application(data, "/odd", {})
+        with pytest.raises(ApplicationRefusedError, match="is no mainstem"):
+            call_application(data, "/page", {})
         with pytest.raises(NotFoundError, match="no run b"):
             call_application(data, "/unknown", {})
 
@@ -106,3 +115,43 @@ def test_without_a_running_application(tmp_path: Path) -> None:
         pass
     with pytest.raises(ApplicationNeededError, match="does not answer"):
         call_application(data, "/ok", {})
+
+
+def test_another_server_is_told_of(tmp_path: Path) -> None:
+    """Where a process that mainstem dev did not start holds the log, the error names it, and how to reach it."""
+
+    async def check() -> None:
+        log = await open_log(tmp_path / "log")
+        try:
+            assert owner_pid(tmp_path) == owner_pid(tmp_path / "log") == os.getpid()
+            with pytest.raises(
+                ApplicationNeededError, match=f"process {os.getpid()} runs on .*not started by"
+            ) as caught:
+                await asyncio.to_thread(call_application, tmp_path, "/ok", {})
+            assert "--url" in caught.value.try_command
+            write_server(tmp_path, RunningServer("http://127.0.0.1:1/ms", os.getpid()))
+            with pytest.raises(ApplicationNeededError, match=f"does not answer .*Process {os.getpid()} runs on it"):
+                await asyncio.to_thread(call_application, tmp_path, "/ok", {})
+        finally:
+            await log.close()
+        assert owner_pid(tmp_path) == 0
+
+    asyncio.run(check())
+
+
+def test_a_server_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address as a browser has it is enough; the token is the argument, the address's own, or the environment's."""
+    url = "http://127.0.0.1:8000/mainstem"
+    monkeypatch.setenv(TOKEN_VARIABLE, "c")
+    assert named_server(f"{url}/?token=b%20b", "a") == RunningServer(url, 0, "a")
+    assert named_server(f"{url}/?token=b%20b", None) == RunningServer(url, 0, "b b")
+    assert named_server(url, None) == RunningServer(url, 0, "c")
+    for wrong in ("", "mainstem", "ftp://a/b", "http://", "http://a:x/", "http://[a", "http://a/ b", "http://a:99999/"):
+        with pytest.raises(UsageError, match="expected the dashboard's address"):
+            named_server(wrong, None)
+    data = tmp_path / "data"
+    with answering_server(data, "s3cret"):
+        server = read_server(data)
+        assert server is not None
+        answer = call_application(tmp_path / "elsewhere", "/ok", {}, named_server(server.url + "/", "s3cret"))
+    assert answer == {"path": "/ms/ok", "token": "Bearer s3cret", "body": {}}

@@ -10,6 +10,7 @@ import pytest
 
 from mainstem.cli.attempts import attempts_of
 from mainstem.cli.errors import EXIT_NEEDS_APPLICATION, EXIT_NOT_FOUND, EXIT_OK, EXIT_USAGE
+from mainstem.cli.running import read_server
 from mainstem.flow.journal import (
     Claimed,
     ErrorInfo,
@@ -175,6 +176,17 @@ def test_records_of_a_newer_version_are_counted(invoke: Invoke, tmp_path: Path) 
     result = invoke("runs", "--data", tmp_path / "data")
     assert "good" in result.out
     assert "1 journal record of a newer mainstem" in result.err
+
+
+def test_the_application_is_named(invoke: Invoke, tmp_path: Path) -> None:
+    """``--url`` and ``--token`` reach an application that left no address in the data directory."""
+    with answering_server(tmp_path / "elsewhere"):
+        server = read_server(tmp_path / "elsewhere")
+        assert server is not None
+        result = invoke("runs", "resume", "b", "--url", server.url, "--token", "x", "--data", tmp_path / "data")
+    assert result.code == EXIT_NOT_FOUND
+    assert "no run b" in result.err
+    assert invoke("runs", "resume", "b", "--url", "b").code == EXIT_USAGE
 
 
 def test_an_unknown_address_of_the_application(invoke: Invoke, tmp_path: Path) -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Final
 
 DEFAULT_DATA = "data"
 """The data directory that is meant when none is named."""
+
+
+TOKEN_VARIABLE: Final = "MAINSTEM_TOKEN"  # noqa: S105 (a variable's name)
+"""Environment variable with the token that the dashboard and its API demand."""
 
 
 def add_json(parser: argparse.ArgumentParser, what: str = "one JSON document") -> None:

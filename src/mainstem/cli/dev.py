@@ -19,13 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from mainstem.cli.arguments import add_json
+from mainstem.cli.arguments import TOKEN_VARIABLE, add_json
 from mainstem.cli.errors import EXIT_INTERRUPTED, EXIT_OK, ApplicationLoadError, UsageError
-from mainstem.cli.output import Output
+from mainstem.cli.output import Output, format_count
 from mainstem.cli.watch import Snapshot, changed_files, take_snapshot
-
-TOKEN_VARIABLE: Final = "MAINSTEM_TOKEN"  # noqa: S105 (a variable's name)
-"""Environment variable with the token that the dashboard and its API demand."""
 
 _LOOK_EVERY_S: Final = 0.5
 _SETTLED_AFTER_S: Final = 0.1
@@ -73,11 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, output: Output) -> int:
     """Serve until Ctrl-C or SIGTERM; return the exit code."""
-    if not arguments.file.is_file():
-        raise ApplicationLoadError(
-            f"{arguments.file}: there is no such file.",
-            try_command="mainstem new NAME, which writes a small application",
-        )
+    check_file(arguments.file)
     listener = _listen(arguments)
     with listener:
         return (
@@ -85,6 +78,24 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             if arguments.reload
             else _serve_here(arguments.file, listener, output)
         )
+
+
+def check_file(path: Path) -> None:
+    """Check that there is a file to run.
+
+    Raises:
+        ApplicationLoadError: There is nothing, or a directory.
+    """
+    if path.is_file():
+        return
+    if path.is_dir():
+        raise ApplicationLoadError(
+            f"{path} is a directory: expected the Python file in it that makes the Mainstem.",
+            try_command=f"mainstem dev {path / 'app.py'}",
+        )
+    raise ApplicationLoadError(
+        f"{path}: there is no such file.", try_command="mainstem new NAME, which writes a small application"
+    )
 
 
 def _listen(arguments: argparse.Namespace) -> socket.socket:
@@ -151,7 +162,9 @@ def _supervise(file: Path, listener: socket.socket, output: Output) -> int:
                 if url:
                     _announce(output, url, child.pid, child.age_s)
                     if not ever_ready and not output.as_json:
-                        output.text(f"watching {len(before)} Python files in {directory}; Ctrl-C ends it")
+                        output.text(
+                            f"watching {format_count(len(before), 'Python file')} in {directory}; Ctrl-C ends it"
+                        )
                         output.flush()
                     ever_ready = True
                 code = child.take_exit_code()

@@ -46,8 +46,7 @@ def load_application(path: Path) -> Application:
 
     Raises:
         ApplicationLoadError: There is no such file, importing it raised (the traceback was printed to standard
-        error), or it
-            holds no Mainstem.
+            error), or it holds no Mainstem.
     """
     return find_application(_import_file(path), str(path))
 

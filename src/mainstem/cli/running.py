@@ -1,7 +1,8 @@
 """How a command finds the running application: ``server.json`` in the data directory, readable by its owner only.
 
-The server writes it once it answers and removes it when it ends in order. After a kill it stays; then nobody answers
-at the address in it (or the process id in it is gone), and that is what a command reports.
+``mainstem dev`` writes it once it answers and removes it when it ends in order. After a kill it stays; then nobody
+answers at the address in it, and that is what a command reports. Under any other server the file is not there: the
+log's lock tells that a process runs on the directory, and whoever knows its address names it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from pathlib import Path
 
 import msgspec
 
-from mainstem.cli.errors import ApplicationNeededError, ApplicationRefusedError, NotFoundError
+from mainstem.cli.arguments import TOKEN_VARIABLE
+from mainstem.cli.errors import ApplicationNeededError, ApplicationRefusedError, NotFoundError, UsageError
+from mainstem.host.lock import lock_owner_pid
+from mainstem.log.embedded.layout import LOCK_NAME
 
 SERVER_FILE = "server.json"
 """Name of the file within the data directory."""
@@ -28,7 +32,7 @@ class RunningServer(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         url: Address of the dashboard, without a final slash: ``http://127.0.0.1:8000/mainstem``.
-        pid: The server's process.
+        pid: The server's process; 0 when it is not known.
         token: What its API demands, where it demands one.
     """
 
@@ -63,26 +67,59 @@ def read_server(data: Path) -> RunningServer | None:
         return None
 
 
-def call_application(data: Path, path: str, body: object) -> object:
+def named_server(url: str, token: str | None) -> RunningServer:
+    """Return the server at an address that someone named: of the dashboard, as a browser has it.
+
+    Args:
+        url: ``http://127.0.0.1:8000/mainstem``; a ``?token=`` in it counts.
+        token: What it demands; by default what is in the address, or else in ``$MAINSTEM_TOKEN``.
+
+    Raises:
+        UsageError: It is no address of the web.
+    """
+    parts = _web_address(url)
+    if parts is None:
+        raise UsageError(
+            f"--url {url}: expected the dashboard's address, http://HOST:PORT/PREFIX. Nothing was changed.",
+            try_command="--url http://127.0.0.1:8000/mainstem",
+        )
+    in_url = dict(urllib.parse.parse_qsl(parts.query)).get("token", "")
+    place = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    return RunningServer(place, 0, token or in_url or os.environ.get(TOKEN_VARIABLE, ""))
+
+
+def _web_address(url: str) -> urllib.parse.SplitResult | None:
+    if not url.isascii() or not url.isprintable() or " " in url:
+        return None
+    try:
+        parts = urllib.parse.urlsplit(url)
+        return parts if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 else None
+    except ValueError:  # brackets that do not close, or a port that is no number below 65,536
+        return None
+
+
+def owner_pid(data: Path) -> int:
+    """Return the id of the process that runs on a data directory, however it was started; 0 when none does."""
+    return lock_owner_pid(data / "log" / LOCK_NAME) or lock_owner_pid(data / LOCK_NAME)
+
+
+def call_application(data: Path, path: str, body: object, server: RunningServer | None = None) -> object:
     """POST ``body`` as JSON to the running application's API and return its answer, decoded.
 
     Args:
         data: The data directory.
         path: Path below the dashboard's address, beginning with a slash.
         body: Anything that is JSON.
+        server: Where the application is; by default where ``server.json`` says.
 
     Raises:
         ApplicationNeededError: No application runs on this directory, or it does not answer; nothing was changed.
         NotFoundError: It does not know what was named.
-        ApplicationRefusedError: It refused.
+        ApplicationRefusedError: It refused, or what answers is no mainstem.
     """
-    server = read_server(data)
+    server = server or read_server(data)
     if server is None:
-        raise ApplicationNeededError(
-            f"this changes something, and no application runs on {data} ({data / SERVER_FILE} is not there). "
-            "Nothing was changed.",
-            try_command="mainstem dev app.py",
-        )
+        raise _needed(data, f"no application runs on {data} ({data / SERVER_FILE} is not there)")
     headers = {"content-type": "application/json", "accept": "application/json"}
     if server.token:
         headers["authorization"] = f"Bearer {server.token}"
@@ -93,6 +130,8 @@ def call_application(data: Path, path: str, body: object) -> object:
     try:
         with opener.open(request, timeout=30) as response:
             return msgspec.json.decode(response.read(_ANSWER_MAX_BYTES))
+    except msgspec.DecodeError:
+        raise ApplicationRefusedError(f"what answers at {server.url} is no mainstem: its answer is no JSON.") from None
     except urllib.error.HTTPError as error:
         with error:
             message = _message_of(error.read(_ANSWER_MAX_BYTES), error.code)
@@ -101,11 +140,28 @@ def call_application(data: Path, path: str, body: object) -> object:
         raise ApplicationRefusedError(message) from None
     except (urllib.error.URLError, OSError) as error:
         reason = getattr(error, "reason", error)
-        raise ApplicationNeededError(
-            f"this changes something, and the application on {data} does not answer at {server.url} ({reason}); it was "
-            f"process {server.pid}. Nothing was changed.",
-            try_command="mainstem dev app.py",
-        ) from error
+        was = f"; it was process {server.pid}" if server.pid else ""
+        raise _needed(data, f"the application on {data} does not answer at {server.url} ({reason}){was}") from error
+
+
+def _needed(data: Path, what: str) -> ApplicationNeededError:
+    """Return the error that no application was reached, which tells of one that runs where the command cannot see."""
+    owner = owner_pid(data)
+    if not owner:
+        return ApplicationNeededError(
+            f"this changes something, and {what}. Nothing was changed.", try_command="mainstem dev app.py"
+        )
+    server = read_server(data)
+    if server is not None and server.pid == owner:
+        return ApplicationNeededError(
+            f"this changes something, and {what}. Process {owner} runs on it. Nothing was changed.",
+            try_command="the dashboard, once it answers",
+        )
+    return ApplicationNeededError(
+        f"this changes something, and process {owner} runs on {data}, but it was not started by mainstem dev: its "
+        "address is not known here. Nothing was changed.",
+        try_command="its dashboard, or --url http://127.0.0.1:8000/mainstem, where its dashboard is",
+    )
 
 
 def _message_of(body: bytes, status: int) -> str:

@@ -15,13 +15,11 @@ from mainstem.cli.arguments import add_data, add_json, positive
 from mainstem.cli.attempts import Attempt, attempts_of
 from mainstem.cli.errors import EXIT_OK, NotFoundError, UsageError
 from mainstem.cli.output import Output, Style, format_count, format_time, iso_time, layout, printable
-from mainstem.cli.reading import log_directory, open_data, read_all
-from mainstem.cli.running import call_application
+from mainstem.cli.reading import open_data, read_all
+from mainstem.cli.running import call_application, named_server, owner_pid
 from mainstem.flow.history import RunFold, RunSummary, State, decode_entry, fold_run, run_id_of
 from mainstem.flow.journal import JOURNAL_PREFIX, LOG_LINES_PREFIX, LogLine, RunCompleted, Started
-from mainstem.host.lock import lock_owner_pid
 from mainstem.log import ReadableLog, StoredRecord
-from mainstem.log.embedded.layout import LOCK_NAME
 from mainstem.ui.format import format_duration, shorten
 
 _EPILOG = """\
@@ -37,9 +35,13 @@ Examples:
                                              result, log lines
   mainstem runs resume order-1234            try a waiting run again
   mainstem runs cancel order-1234 --reason 'ordered twice'
+  mainstem runs resume order-1234 --url http://127.0.0.1:8000/mainstem
+                                             under a server of your own
 
 Listing and showing read the log and need no running application; cancel and
-resume need one (exit code 4 without).
+resume need one (exit code 4 without). mainstem dev leaves its address in the
+data directory; under any other server name it with --url, and its token, where
+it has one, in $MAINSTEM_TOKEN.
 """
 
 _STATE_STYLE: Final[dict[State, Style]] = {
@@ -72,6 +74,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--function", metavar="NAME", help="only runs of this workflow or job")
     parser.add_argument("--limit", metavar="N", type=positive, default=20, help="list at most N runs (default: 20)")
     parser.add_argument("--reason", default="", help="why a run is cancelled or resumed; it is kept with the run")
+    parser.add_argument("--url", metavar="URL", help="where the dashboard is, unless mainstem dev runs it")
+    parser.add_argument(
+        "--token", help="what that dashboard demands (better in $MAINSTEM_TOKEN: others can see arguments)"
+    )
     add_data(parser)
     add_json(parser)
 
@@ -111,7 +117,7 @@ async def fold_runs(log: ReadableLog) -> tuple[dict[str, RunFold], int]:
 async def _list(arguments: argparse.Namespace, output: Output) -> None:
     async with open_data(arguments.data) as log:
         folds, unknown = await fold_runs(log)
-    has_owner = lock_owner_pid(log_directory(arguments.data) / LOCK_NAME) != 0
+    has_owner = owner_pid(arguments.data) != 0
     now_ns = time.time_ns()
     wanted = [
         summary
@@ -290,7 +296,8 @@ def _print_attempts(attempts: list[Attempt], output: Output) -> None:
 
 
 def _change(change: str, run_id: str, arguments: argparse.Namespace, output: Output) -> None:
-    answer = call_application(arguments.data, f"/api/runs/{run_id}/{change}", {"reason": arguments.reason})
+    server = named_server(arguments.url, arguments.token) if arguments.url else None
+    answer = call_application(arguments.data, f"/api/runs/{run_id}/{change}", {"reason": arguments.reason}, server)
     if output.as_json:
         output.document(answer)
         return

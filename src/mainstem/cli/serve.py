@@ -20,7 +20,7 @@ from types import FrameType
 from urllib.parse import quote
 
 import uvicorn
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from mainstem.base.errors import MainstemError
 from mainstem.cli.errors import EXIT_INTERRUPTED, ApplicationLoadError, exit_code_of
@@ -108,10 +108,11 @@ class _Server(uvicorn.Server):
 
 
 class _Started:
-    """The application, remembering with which error its start failed."""
+    """The application, remembering with which error its start failed; one that left Mainstem out has failed, too."""
 
-    def __init__(self, asgi: ASGIApp) -> None:
-        self._asgi = asgi
+    def __init__(self, application: Application) -> None:
+        self._asgi = application.asgi
+        self._mainstem = application.mainstem
         self.failure: Exception | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,6 +121,13 @@ class _Started:
             return
 
         async def send_without_traceback(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete" and not self._mainstem.is_running:
+                raise ApplicationLoadError(
+                    "the application mounts ms.asgi, but was made without lifespan=ms.lifespan: nothing of mainstem "
+                    "was started.",
+                    try_command="lifespan=ms.lifespan where the application is made; in a lifespan of your own, "
+                    "async with ms: around its yield",
+                )
             await send({**message, "message": ""} if "message" in message else message)
 
         try:
@@ -145,7 +153,8 @@ def serve(
         parent_pipe: Descriptor that ends when the supervisor does.
 
     Raises:
-        MainstemError: The application did not start.
+        ApplicationLoadError: The application started without Mainstem, or raised something of its own.
+        MainstemError: Mainstem did not start.
     """
     # What the application logs is shown, unless it has decided about its logging itself.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(levelname)-7s  %(name)s: %(message)s")
@@ -159,7 +168,7 @@ def serve(
         write_server(data, RunningServer(url, pid, token))
         on_ready(f"{url}/?token={quote(token)}" if token else f"{url}/")
 
-    started = _Started(application.asgi)
+    started = _Started(application)
     config = uvicorn.Config(
         started,
         lifespan="on",
