@@ -16,7 +16,7 @@ from mainstem.flow.errors import (
 )
 from mainstem.flow.history import RunSummary, describe_failure
 from mainstem.flow.journal import INBOX_PREFIX, InboxMessage, RunCancelled, RunCompleted, RunFailed
-from mainstem.log.contract import NO_HEADERS, TRACEPARENT, Record
+from mainstem.log.contract import NO_HEADERS, TRACEPARENT, Log, Record
 
 if TYPE_CHECKING:
     from mainstem.flow.engine import Engine
@@ -118,14 +118,19 @@ class RunHandle(Generic[R]):
 
         Its code gets ``CancelledError`` where it waits, and may clean up; steps that were under way leave no result.
         """
-        await self._wish(InboxMessage("cancel", reason))
+        await send_wish(self._engine("cancel").log, self.id, InboxMessage("cancel", reason))
 
     async def resume(self, reason: str = "") -> None:
         """Ask for a paused or quarantined run to be tried again; returns once the wish is durable."""
-        await self._wish(InboxMessage("resume", reason))
+        await send_wish(self._engine("resume").log, self.id, InboxMessage("resume", reason))
 
-    async def _wish(self, message: InboxMessage) -> None:
-        engine = self._engine(message.wish)
-        traceparent = current_traceparent()
-        headers = {TRACEPARENT: traceparent} if traceparent else NO_HEADERS
-        await engine.log.append(INBOX_PREFIX + self.id, [Record(encode(message), b"", headers)], use_reserve=True)
+
+async def send_wish(log: Log, run_id: str, message: InboxMessage) -> int:
+    """Put a wish into a run's inbox, in the trace of whoever wishes; return its position, once it is durable.
+
+    Raises:
+        LogError: It was not written.
+    """
+    traceparent = current_traceparent()
+    headers = {TRACEPARENT: traceparent} if traceparent else NO_HEADERS
+    return await log.append(INBOX_PREFIX + run_id, [Record(encode(message), b"", headers)], use_reserve=True)

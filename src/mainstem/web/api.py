@@ -19,10 +19,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mainstem.flow.handles import send_wish
 from mainstem.flow.history import RunFold
-from mainstem.flow.journal import INBOX_PREFIX, JOURNAL_PREFIX, LOG_LINES_PREFIX, InboxMessage
+from mainstem.flow.journal import JOURNAL_PREFIX, LOG_LINES_PREFIX, InboxMessage
 from mainstem.host.clock import Clock
-from mainstem.log.contract import Log, Record, StoredRecord
+from mainstem.log.contract import TRACEPARENT, Log, StoredRecord
+from mainstem.trace.context import current_trace, parse_traceparent, use_trace
 from mainstem.web.answers import json_response
 from mainstem.web.errors import BadRequestError, NotFoundError, UnavailableError
 from mainstem.web.panels import records as kept
@@ -139,10 +141,8 @@ class Api:
             raise NotFoundError(f"There is no run {run_id[:128]!r}. Nothing was changed.")
         if run.ending:
             raise BadRequestError(f"The run {run_id} has ended already: {run.ending}. Nothing was changed.")
-        message = InboxMessage(wish, reason or "asked for on the dashboard")
-        position = await self._log.append(
-            INBOX_PREFIX + run_id, [Record(msgspec.json.encode(message))], use_reserve=True
-        )
+        with use_trace(parse_traceparent(request.headers.get(TRACEPARENT)) or current_trace()):
+            position = await send_wish(self._log, run_id, InboxMessage(wish, reason))
         return json_response({"run_id": run_id, "wish": wish, "position": position}, status=202)
 
     async def _fresh(self) -> None:
