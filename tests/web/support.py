@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import msgspec
 
+from mainstem.bus import GroupStatus
 from mainstem.flow.journal import ErrorInfo, JournalEntry, RunFailed, Started, StepCompleted, StepFailed
 from mainstem.host.clock import SystemClock
 from mainstem.log import TRACEPARENT, EmbeddedLog, Record, open_log
@@ -21,11 +22,14 @@ HEADERS = {TRACEPARENT: TRACEPARENT_VALUE}
 
 @asynccontextmanager
 async def dashboard(
-    directory: Path, *, token: str | None = None
+    directory: Path,
+    *,
+    token: str | None = None,
+    groups: Callable[[], Sequence[GroupStatus]] = tuple,
 ) -> AsyncIterator[tuple[Dashboard, EmbeddedLog, httpx.AsyncClient]]:
     """Yield a running dashboard, its log and a client on this machine."""
     log = await open_log(directory / "log")
-    board = Dashboard(log, directory, clock=SystemClock(), token=token)
+    board = Dashboard(log, directory, clock=SystemClock(), token=token, groups=groups)
     await board.start()
     transport = httpx.ASGITransport(app=board.asgi)
     try:
@@ -59,5 +63,5 @@ def failed_run(message: str = "no <postcode>") -> list[Record]:
         completed(),
         entry(StepFailed("ship#1", "ship", 1, "0" * 16, error, 1, retry_at_ns=2)),
         entry(StepFailed("ship#1", "ship", 2, "0" * 16, error, 1)),
-        entry(RunFailed(error, "ship#1")),
+        entry(RunFailed(error, "ship#1", 2)),
     ]

@@ -25,6 +25,7 @@ class GroupFacts(msgspec.Struct, frozen=True):
         in_flight: Records that are being worked on.
         retrying: Records that failed and wait for their next attempt.
         dead: Records that were given up and lie in ``$dead.<group>``.
+        failure: Why the group stopped, if it did.
     """
 
     name: str
@@ -34,6 +35,7 @@ class GroupFacts(msgspec.Struct, frozen=True):
     in_flight: int
     retrying: int
     dead: int
+    failure: str = ""
 
 
 class LiveFacts(msgspec.Struct, frozen=True, kw_only=True):

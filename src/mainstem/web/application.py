@@ -182,7 +182,8 @@ class Dashboard:
             ],
             frozenset(),
         )
-        document = self._shell.document(view, base=base_of(request), path="", query="", position=0)
+        base = base_of(request)
+        document = self._shell.document(view, base=base, path=request.url.path.removeprefix(base), query="", position=0)
         return html_response(document, status=error.status)
 
     async def _render_address(self, address: Address) -> Rendering:
@@ -225,7 +226,9 @@ class Dashboard:
             stream_count=facts.stream_count,
             size_bytes=facts.size_bytes,
             groups=[
-                GroupFacts(one.name, one.pattern, one.position, one.lag, one.in_flight, one.retrying, one.dead)
+                GroupFacts(
+                    one.name, one.pattern, one.position, one.lag, one.in_flight, one.retrying, one.dead, one.failure
+                )
                 for one in self._groups()
             ],
         )

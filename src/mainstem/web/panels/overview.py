@@ -80,11 +80,24 @@ def _health(db: sqlite3.Connection, request: PageRequest) -> Html:
                 query={"system": "1", "search": "$dead."},
             )
         )
+    stopped = [group for group in request.facts.groups if group.failure]
+    if stopped:
+        parts.append(f"{len(stopped):,} consumer {'group' if len(stopped) == 1 else 'groups'} stopped")
     if not parts:
         return el("p", "No failure is on record." if counts else "", class_="dim")
-    tone = "bad" if counts.get("failed") or counts.get("quarantined") or dead else "warn"
+    tone = "bad" if counts.get("failed") or counts.get("quarantined") or dead or stopped else "warn"
     words: list[Child] = [part for pair in zip(parts, [", "] * (len(parts) - 1) + ["."], strict=True) for part in pair]
-    return notice(tone, el("p", words), _latest_failure(db, request) if counts.get("failed") else None)
+    return notice(
+        tone,
+        el("p", words),
+        _latest_failure(db, request) if counts.get("failed") else None,
+        [_stopped(group) for group in stopped],
+    )
+
+
+def _stopped(group: GroupFacts) -> Html:
+    why = shorten(group.failure, 300).rstrip(".")
+    return el("p", f"Group {group.name} handles no events until the application is started again: {why}.")
 
 
 def _latest_failure(db: sqlite3.Connection, request: PageRequest) -> Html:
