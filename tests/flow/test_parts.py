@@ -71,6 +71,11 @@ _BEGIN: tuple[int, JournalEntry] = (0, Started("work", "workflow", msgspec.Raw(b
         ),
         ([(1, RunCompleted(_NULL))], "completed", ""),
         ([(1, RunFailed(_ERROR, "a#1"))], "failed", "Step a#1 failed for good: ValueError: no."),
+        (
+            [(1, RunFailed(_ERROR, "a#1", 2))],
+            "failed",
+            "Step a#1 failed at attempt 2, its last: ValueError: no. The run",
+        ),
         ([(1, RunFailed(_ERROR))], "failed", "work raised an error: ValueError: no."),
         ([(1, RunCancelled("enough"))], "cancelled", "It was cancelled: enough."),
         (
@@ -159,16 +164,19 @@ def test_an_attempt_that_died_is_a_span() -> None:
     assert (found["step a#1 running"].start_ns, found["step a#1 running"].end_ns) == (8 * S, 0)
     assert found["run work running"].end_ns == 0
     assert found["event taken over ok"].start_ns == 7 * S
+    assert found["event taken over ok"].detail == "by process 2"
 
 
 def test_a_jobs_queue_is_waiting() -> None:
     """A job's delay and its time in the queue are spans of waiting."""
     records = journal(
         (0, Started("mail", "job", msgspec.Raw(b"{}"), "mail", 4 * S)),
-        (9, StepCompleted("mail#1", "mail", 1, "", _NULL, 6 * S)),
+        (9, StepCompleted("mail#1", "mail", 1, "", _NULL, 6 * S, waited_ns=2 * S)),
         (9, RunCompleted(_NULL)),
     )
-    found = _by_name(run_spans(records, now_ns=20 * S))
+    spans = run_spans(records, now_ns=20 * S)
+    found = _by_name(spans)
+    assert "wait turn ok" not in found  # it is the same waiting, told by the attempt
     assert (found["wait delay ok"].start_ns, found["wait delay ok"].end_ns) == (0, 4 * S)
     assert (found["wait queue ok"].start_ns, found["wait queue ok"].end_ns) == (4 * S, 6 * S)
 

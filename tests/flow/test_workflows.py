@@ -209,7 +209,7 @@ def test_a_failed_run_says_what_failed_and_why(tmp_path: Path) -> None:
         async with running(tmp_path, declare) as app:
             handle = await app.work.start()
             with pytest.raises(
-                RunFailedError, match="Step charge#1 failed for good: RuntimeError: card declined"
+                RunFailedError, match="Step charge#1 failed at its only attempt: RuntimeError: card declined"
             ) as caught:
                 await handle.result()
             assert caught.value.error.type == "RuntimeError"

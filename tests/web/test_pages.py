@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from mainstem.bus import GroupStatus
 from mainstem.flow.journal import (
     Claimed,
     InboxMessage,
@@ -49,7 +50,7 @@ def test_a_failed_run_opens_with_a_sentence(tmp_path: Path) -> None:
             page = (await client.get("/runs/deliver-1", headers=HTML)).text
             assert (
                 "Step ship#1 failed at attempt 2, its last: ValueError: no &lt;postcode&gt;. "
-                "The run has ended; nothing is tried again." in page
+                "The run has ended; nothing is tried again. Once the cause is mended, start it again" in page
             )
             assert "<postcode>" not in page and "&quot;&lt;receipt&gt;&quot;" in page
             overview = (await client.get("/", headers=HTML)).text
@@ -92,6 +93,7 @@ def test_an_attempt_that_died_is_told_as_such(tmp_path: Path) -> None:
             await log.append("$run.a", [started(), begun[0], entry(Claimed("1@1", 1)), begun[1]], expected_position=0)
             page = (await client.get("/runs/a", headers=HTML)).text
             assert "<span>died</span>" in page and "its process ended before it did" in page
+            assert 'title="a#1 its process died attempt 1 died with its process"' in page
 
     run(main())
 
@@ -229,7 +231,7 @@ def test_a_wish_goes_to_the_runs_inbox(tmp_path: Path) -> None:
             wishes = [msgspec.json.decode(one.value, type=InboxMessage) for one in await log.read("$inbox.a")]
             assert [(one.wish, one.reason) for one in wishes] == [
                 ("cancel", "wrong order"),
-                ("resume", "asked for on the dashboard"),
+                ("resume", ""),
             ]
             assert (await client.post("/api/runs/b/cancel", json={})).status_code == 400
             assert (await client.post("/api/runs/c/cancel", json={})).status_code == 404
@@ -242,6 +244,33 @@ def test_a_wish_goes_to_the_runs_inbox(tmp_path: Path) -> None:
                 await client.post("/api/runs/a/cancel", content=too_long, headers={"content-type": "application/json"})
             ).status_code == 400
             assert len(await log.read("$inbox.>")) == 2
+
+    run(main())
+
+
+def test_a_wish_keeps_the_trace_of_whoever_wished(tmp_path: Path) -> None:
+    """The record in the inbox is in the caller's trace."""
+
+    async def main() -> None:
+        async with dashboard(tmp_path) as (_board, log, client):
+            await log.append("$run.a", [started()], expected_position=0)
+            assert (await client.post("/api/runs/a/cancel", json={}, headers=HEADERS)).status_code == 202
+            (wish,) = await log.read("$inbox.a")
+            assert dict(wish.headers) == HEADERS
+
+    run(main())
+
+
+def test_a_group_that_stopped_is_a_failure(tmp_path: Path) -> None:
+    """The overview says first that a consumer group stopped, and why."""
+
+    async def main() -> None:
+        stopped = GroupStatus("mail", "orders.>", 1, 0, 0, 0, 0, "GroupFencedError: another process owns the group.")
+        async with dashboard(tmp_path, groups=lambda: [stopped]) as (_board, _log, client):
+            page = (await client.get("/", headers=HTML)).text
+            assert "1 consumer group stopped" in page
+            assert "Group mail handles no events until the application is started again" in page
+            assert "another process owns the group." in page and "No failure is on record" not in page
 
     run(main())
 

@@ -276,7 +276,7 @@ def _head(facts: _RunFacts) -> list[tuple[str, str]]:
 
 
 def _print_attempts(attempts: list[Attempt], output: Output) -> None:
-    rows = [("step", "attempt", "", "waited", "took", "")]
+    rows = [("step", "attempt", "", "queued", "took", "")]
     rows += [
         (
             printable(attempt.key),

@@ -31,6 +31,7 @@ from mainstem.flow.journal import (
 )
 from mainstem.log.contract import ABOUT, TRACEPARENT, StoredRecord
 from mainstem.trace.context import parse_traceparent
+from mainstem.ui.format import shorten
 
 State = Literal[
     "scheduled", "running", "sleeping", "retrying", "completed", "failed", "cancelled", "paused", "quarantined"
@@ -122,6 +123,7 @@ class RunFold(msgspec.Struct):
     waiting: Literal["", "paused", "quarantined"] = ""
     error: ErrorInfo | None = None
     failed_step: str = ""
+    failed_attempt: int = 0
     reason: str = ""
     steps: int = 0
     failures: int = 0
@@ -175,7 +177,8 @@ class RunFold(msgspec.Struct):
             case RunCompleted():
                 self.ending = "completed"
             case RunFailed():
-                self.ending, self.error, self.failed_step = "failed", entry.error, entry.step_key
+                self.ending, self.error = "failed", entry.error
+                self.failed_step, self.failed_attempt = entry.step_key, entry.attempt
             case RunCancelled():
                 self.ending, self.reason = "cancelled", entry.reason
                 self.inbox_position = max(self.inbox_position, entry.message)
@@ -263,20 +266,35 @@ def describe_failure(run: RunFold) -> str:
     all is well.
     """
     if run.ending == "failed" and run.error is not None:
-        what = f"Step {run.failed_step} failed for good" if run.failed_step else f"{run.function} raised an error"
-        return f"{what}: {run.error.type}: {run.error.message}. The run ended; nothing is tried again."
+        return (
+            f"{_what_failed(run)}: {_sentence(run.error)} The run has ended; nothing is tried again. "
+            "Once the cause is mended, start it again under a new id."
+        )
     if run.ending == "cancelled":
-        return f"It was cancelled: {run.reason or 'no reason was given'}."
+        return f"It was cancelled: {(run.reason or 'no reason was given').rstrip('.')}."
     if run.waiting:
         return f"{run.reason} It waits for a decision; nothing happens until it is resumed or cancelled."
     if run.retrying:
         key, failing = min(run.retrying.items(), key=lambda item: item[1].retry_at_ns)
         others = f" (and {len(run.retrying) - 1} more)" if len(run.retrying) > 1 else ""
         return (
-            f"Step {key} failed at attempt {failing.attempt}{others}: {failing.error.type}: {failing.error.message}. "
+            f"Step {key} failed at attempt {failing.attempt}{others}: {_sentence(failing.error)} "
             f"Attempt {failing.attempt + 1} follows by itself."
         )
     return ""
+
+
+def _what_failed(run: RunFold) -> str:
+    if not run.failed_step:
+        return f"{run.function} raised an error"
+    which = {0: "for good", 1: "at its only attempt"}.get(
+        run.failed_attempt, f"at attempt {run.failed_attempt}, its last"
+    )
+    return f"Step {run.failed_step} failed {which}"
+
+
+def _sentence(error: ErrorInfo) -> str:
+    return f"{error.type}: {shorten(error.message, 600).rstrip('.')}."
 
 
 # ---- replay

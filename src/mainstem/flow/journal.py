@@ -164,10 +164,12 @@ class RunFailed(msgspec.Struct, frozen=True, omit_defaults=True, tag="failed"):
 
     Attributes:
         step_key: The step whose error ended the run, if it was a step's.
+        attempt: That step's last attempt; 0 if it was no step's (or an older version wrote it).
     """
 
     error: ErrorInfo
     step_key: str = ""
+    attempt: int = 0
 
 
 class RunCancelled(msgspec.Struct, frozen=True, omit_defaults=True, tag="cancelled"):

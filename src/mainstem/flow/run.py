@@ -203,7 +203,8 @@ class Run:
         elif isinstance(error, asyncio.CancelledError) and self.task is not None and self.task.cancelling():
             final = None  # the event loop is being shut down: the run stays open
         elif error is not None:
-            final = RunFailed(error_info(error), error.key if isinstance(error, StepFailedError) else "")
+            step = (error.key, error.attempt) if isinstance(error, StepFailedError) else ("", 0)
+            final = RunFailed(error_info(error), *step)
         self.engine.ends(self)
         if final is not None:
             # Put before anything is awaited, so that a job's result and its end are one commit.

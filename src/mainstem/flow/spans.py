@@ -66,6 +66,11 @@ def run_spans(records: Iterable[StoredRecord], *, now_ns: int) -> list[Span]:
     return builder.spans
 
 
+def _pid(process: str) -> str:
+    """Return the part of a process's name that a person knows: ``"6544@1795538598331628779"`` gives ``"6544"``."""
+    return process.partition("@")[0]
+
+
 class _Builder:
     def __init__(self, run_id: str, origin: TraceContext, now_ns: int) -> None:
         self._fold = RunFold(run_id)
@@ -153,14 +158,11 @@ class _Builder:
         retry = self._retries.pop((entry.key, entry.attempt), None)
         if retry is not None:
             self._put("retry", "wait", retry[0], max(retry[0], start_ns), parent_id=span_id, position=retry[2])
+        elif self._queued_ns and start_ns > self._queued_ns:  # what the attempt itself says of its waiting is in it
+            self._put("queue", "wait", self._queued_ns, start_ns, parent_id=span_id, position=self._started_position)
         elif entry.waited_ns:
             self._put("turn", "wait", start_ns - entry.waited_ns, start_ns, parent_id=span_id, position=record.position)
-        if self._queued_ns:
-            if start_ns > self._queued_ns:
-                self._put(
-                    "queue", "wait", self._queued_ns, start_ns, parent_id=span_id, position=self._started_position
-                )
-            self._queued_ns = 0
+        self._queued_ns = 0
         position = begun[0].position if begun is not None else record.position
         self._put(
             entry.key,
@@ -183,7 +185,7 @@ class _Builder:
             "event",
             record.time_ns,
             record.time_ns,
-            detail=f"by {entry.process}",
+            detail=f"by process {_pid(entry.process)}",
             position=record.position,
         )
 
@@ -211,7 +213,7 @@ class _Builder:
             case RunCancelled():
                 name, detail = "cancelled", entry.reason
             case Released():
-                name, detail = "released", f"by {entry.process}, which was shut down"
+                name, detail = "released", f"by process {_pid(entry.process)}, which was shut down"
             case GatherFailed():
                 name, detail = f"{entry.key} failed", f"by branch {entry.branch}"
         if name:

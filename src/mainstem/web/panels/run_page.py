@@ -67,7 +67,7 @@ def render_run(db: sqlite3.Connection, request: PageRequest, run: RunFold) -> Pa
     state = run.state(now_ns)
     waterfall = build_waterfall(run_spans(records, now_ns=now_ns), now_ns)
     fragments = [
-        Fragment("opening", _opening(request, run, state, entries), live=True),
+        Fragment("opening", _opening(request, run, state), live=True),
         Fragment("facts", _facts(request, run)),
         Fragment(
             "timeline",
@@ -108,29 +108,13 @@ def _lines(records: Sequence[StoredRecord]) -> list[LogLine]:
     return lines
 
 
-def _opening(
-    request: PageRequest, run: RunFold, state: str, entries: Sequence[tuple[StoredRecord, JournalEntry]]
-) -> Html:
-    message = _failure(run, entries) or run.summary(request.facts.now_ns).message
+def _opening(request: PageRequest, run: RunFold, state: str) -> Html:
+    message = run.summary(request.facts.now_ns).message
     retry_at_ns = min((one.retry_at_ns for one in run.retrying.values()), default=0)
     when: Child = (" It begins ", age_element(retry_at_ns, request.facts.now_ns), ".") if retry_at_ns else None
     sentence = notice(_TONES.get(state, "calm"), el("p", message, when)) if message else None
     return el(
         "div", el("div", pill(state), _buttons(request, run, state), class_="state-line"), sentence, class_="opening"
-    )
-
-
-def _failure(run: RunFold, entries: Sequence[tuple[StoredRecord, JournalEntry]]) -> str:
-    """Return what failed, at which attempt, why and what happens next, where a step ended the run."""
-    attempts = [
-        entry.attempt for _record, entry in entries if isinstance(entry, StepFailed) and entry.key == run.failed_step
-    ]
-    if run.ending != "failed" or run.error is None or not attempts:
-        return ""
-    which = f"attempt {attempts[-1]}, its last" if attempts[-1] > 1 else "its only attempt"
-    return (
-        f"Step {run.failed_step} failed at {which}: {run.error.type}: {shorten(run.error.message, 600).rstrip('.')}. "
-        "The run has ended; nothing is tried again."
     )
 
 
@@ -236,7 +220,7 @@ def _steps(entries: Sequence[tuple[StoredRecord, JournalEntry]], *, is_open: boo
         ("Step", "named"),
         ("Attempt", "number"),
         ("Result", "wide"),
-        ("Waited", "number"),
+        ("Queued", "number"),
         ("Took", "number"),
         ("At", ""),
     )

@@ -37,7 +37,7 @@ class RunsPanel:
     """Projects journals into one row a run."""
 
     name = "runs"
-    version = 1
+    version = 2
     patterns = (JOURNAL_PREFIX + ">",)
     schema = """
 CREATE TABLE runs_run (
