@@ -7,7 +7,7 @@ import msgspec
 from mainstem.base.text import message_of, recordable
 
 
-class Rude(Exception):
+class RudeError(Exception):
     """An error that cannot even be shown."""
 
     def __str__(self) -> str:
@@ -22,5 +22,5 @@ def test_text_is_bounded_and_encodable() -> None:
 
 def test_message_of_never_raises() -> None:
     """An error whose message cannot be had is described all the same."""
-    assert "RuntimeError" in message_of(Rude(), 100)
+    assert "RuntimeError" in message_of(RudeError(), 100)
     assert message_of(ValueError("\udcff"), 100) == "\\udcff"

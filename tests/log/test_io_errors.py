@@ -418,3 +418,22 @@ def test_waiting_for_room_in_memory_survives_cancels() -> None:
         await log.close()
 
     run(scenario())
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_no_descriptor_for_a_segment_passes(number: int) -> None:
+    """What keeps a segment from being allocated for a while is met as a full disk is, and does not end the log."""
+
+    async def scenario() -> None:
+        disk, clock = SimulatedDisk(), SimulatedClock()
+        log = await open_on(disk, clock, fill_until_full_settings())
+        disk.fail("create", error=number)
+        refused = False
+        for _ in range(20):
+            refused = refused or await outcome(log.append("a", [Record(b"x" * 300)])) is LogFullError
+        assert refused
+        clock.advance(1.5)
+        assert isinstance(await outcome(log.append("a", [Record(b"x" * 300)])), int)
+        await log.close()
+
+    run(scenario())

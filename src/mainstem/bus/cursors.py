@@ -73,7 +73,7 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Cursor:
-    """A group's cursor in memory. Records are taken in in order, each once; those that are not open any more are done."""
+    """A group's cursor in memory. Records are taken in once each, in order; those no longer open are done."""
 
     def __init__(self, start: CursorRecord) -> None:
         self.pattern = start.pattern

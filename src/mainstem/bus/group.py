@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import logging
 import random
@@ -14,6 +15,7 @@ import msgspec
 
 from mainstem.base.codec import NotDecodableError, decode, encode
 from mainstem.base.names import is_system_stream
+from mainstem.base.text import message_of
 from mainstem.bus.cursors import (
     DEAD_PREFIX,
     GROUP_PREFIX,
@@ -28,6 +30,7 @@ from mainstem.bus.events import event_of
 from mainstem.bus.lanes import Delivery, Lanes
 from mainstem.bus.retry import Retry
 from mainstem.host.clock import Clock
+from mainstem.host.threads import call_in_thread
 from mainstem.log.contract import TRACEPARENT, Append, Log, Record, StoredRecord
 from mainstem.log.errors import AppendOutcomeUnknownError, LogClosedError, NotWrittenError, PositionConflictError
 from mainstem.trace.context import new_trace, parse_traceparent, use_trace
@@ -107,6 +110,7 @@ class ConsumerGroup:
         self._services: list[asyncio.Task[None]] = []
         self._handling: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._context = contextvars.Context()
         self.failure = ""
 
     def __repr__(self) -> str:
@@ -129,6 +133,7 @@ class ConsumerGroup:
 
     async def start(self) -> None:
         """Load the cursor, making it durable for a new group, and begin."""
+        self._context = contextvars.copy_context()
         last = await self._log.last(self._stream)
         if last is None:
             begin = self._log.end_position if self._subscription.start == "new" else 0
@@ -202,7 +207,8 @@ class ConsumerGroup:
 
     def _hand_out(self) -> None:
         while not self._stopping and (delivery := self._lanes.take(self._clock.time_ns())) is not None:
-            task = asyncio.create_task(self._handle(delivery))
+            # In the context of the start: what one event's handler sets is not for the next one's to see.
+            task = asyncio.create_task(self._handle(delivery), context=self._context.copy())
             self._handling.add(task)
             task.add_done_callback(self._handling.discard)
 
@@ -213,6 +219,12 @@ class ConsumerGroup:
         try:
             with use_trace(origin.child("group", self._subscription.group, str(record.position), str(attempt))):
                 await self._call_handler(record, attempt)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if self._stopping or (task is not None and task.cancelling()):
+                raise
+            # The handler's own doing: an error as any other.
+            self._failed(delivery, attempt, RuntimeError(f"the handler raised CancelledError: {error}"))
         except Exception as error:  # noqa: BLE001 (a handler's: whatever it is, the event has failed)
             self._failed(delivery, attempt, error)
         else:
@@ -251,6 +263,8 @@ class ConsumerGroup:
         self._dirty.set()
         if self._cursor.open_count < READ_AHEAD_RECORDS:
             self._room.set()
+        if self._lanes.retrying:
+            self._retry_set.set()  # a due one may have found no free place; there may be one now
         self._hand_out()
 
     async def _retry_in_time(self) -> None:
@@ -321,7 +335,7 @@ def dead_letter(record: StoredRecord, attempts: int, error: Exception) -> DeadLe
         position=record.position,
         attempts=attempts,
         error_type=type(error).__qualname__,
-        error=str(error)[:_ERROR_MAX_CHARS],
+        error=message_of(error, _ERROR_MAX_CHARS),
         key=record.key.decode("utf-8", "replace"),
         value=value,
     )
@@ -330,15 +344,15 @@ def dead_letter(record: StoredRecord, attempts: int, error: Exception) -> DeadLe
 def _is_json(data: bytes) -> bool:
     try:
         msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True
 
 
 async def call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a coroutine function, or a plain one in a thread."""
+    """Call a coroutine function, or a plain one in a thread of its own: asyncio's few are for others."""
     target: Any = function if inspect.isroutine(function) or inspect.isclass(function) else type(function).__call__
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(target):
         return await function(*arguments)
-    result = await asyncio.to_thread(function, *arguments)
+    result = await call_in_thread(function, *arguments, name="mainstem-handler")
     return await result if isinstance(result, Awaitable) else result

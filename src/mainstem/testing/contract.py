@@ -197,6 +197,7 @@ async def check_bad_arguments_write_nothing(log: Log) -> None:
         log.append("a", [Record(b"")] * over),
         log.append("a", [Record(bytes(log.traits.max_batch_bytes + 1))]),
         log.append("a", [_record("x")], dedup_id=""),
+        log.append("a", [_record("x")], dedup_id="\ud800"),
         log.append_many([]),
         log.read("a.>.b"),
         log.read("a", limit=0),

@@ -89,9 +89,21 @@ def encode_call(
             f"and {settings.append_max_bytes} bytes. Nothing was written. Keep large payloads as blobs, and append "
             "their ids."
         )
-    if dedup_id is not None and not 1 <= len(dedup_id) <= _DEDUP_ID_MAX_CHARS:
-        raise InvalidArgumentError(f"a dedup_id has 1 to {_DEDUP_ID_MAX_CHARS} characters, got {len(dedup_id)}.")
+    if dedup_id is not None:
+        _check_dedup_id(dedup_id)
     return Call(encoded, dedup_id or "", size + count * _RECORD_OVERHEAD_BYTES, use_reserve, future)
+
+
+def _check_dedup_id(dedup_id: str) -> None:
+    try:
+        size = len(dedup_id) and len(dedup_id.encode())
+    except UnicodeEncodeError:
+        size = 0
+    if not size >= 1 or len(dedup_id) > _DEDUP_ID_MAX_CHARS:
+        raise InvalidArgumentError(
+            f"dedup_id {dedup_id[:40]!r}: expected 1 to {_DEDUP_ID_MAX_CHARS} characters that UTF-8 can carry. "
+            "Nothing was written."
+        )
 
 
 def _columns(stream: str, records: Sequence[Record]) -> tuple[list[bytes], list[bytes], list[bytes]]:

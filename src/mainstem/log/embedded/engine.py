@@ -9,6 +9,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mainstem.base.names import check_stream
@@ -38,7 +39,8 @@ _logger = logging.getLogger(__name__)
 
 _SEGMENT_OVERHEAD_BYTES = 1024
 _TAIL_BATCH_RECORDS = 1000
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What can pass: no space, no descriptor or no memory for a new segment, before anything was written of it."""
 
 
 class EmbeddedLog:
@@ -62,7 +64,9 @@ class EmbeddedLog:
         self._log_id = recovered.log_id
         self._active = recovered.active
         self._closed_bytes = recovered.closed_bytes
-        self._store = CommitStore(disk, directory, recovered.index, settings.cache_bytes)
+        # Threads of the log's own: asyncio's few may all be busy with what waits for the log.
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="mainstem-log-io")
+        self._store = CommitStore(disk, directory, recovered.index, settings.cache_bytes, self._threads)
         self._index = recovered.index
         self.torn: TornTail | None = recovered.torn
         self.sync_count = 0
@@ -332,9 +336,9 @@ class EmbeddedLog:
         self._writer.submit(lambda: self._write_and_sync(active.file, header.offset, buffers), done)
 
     def _write_and_sync(self, file: File, offset: int, buffers: Sequence[Buffer]) -> float:
+        began_s = self._clock.monotonic_s()
         try:
             file.write_at(offset, buffers)
-            began_s = self._clock.monotonic_s()
             file.sync()
         except OSError:
             # Linux keeps showing what it failed to sync, and lets a later sync by anyone else "succeed": a reader
@@ -419,7 +423,7 @@ class EmbeddedLog:
     async def _allocate_spare(self, number: int) -> None:
         size = self._settings.segment_bytes(number)
         try:
-            file = await asyncio.to_thread(allocate, self._disk, self._directory, number, size)
+            file = await self._loop.run_in_executor(self._threads, allocate, self._disk, self._directory, number, size)
         except OSError as error:
             # Not fatal: the roll tries again, and what it meets decides.
             _logger.warning("log %s: no room for segment %d yet: %s", self._directory, number, error)
@@ -512,12 +516,13 @@ class EmbeddedLog:
         self._wake_tails()
         try:
             if self._failure is None:
-                await asyncio.to_thread(self._write_last)
+                await self._loop.run_in_executor(self._threads, self._write_last)
         finally:
             self._closed = True
             self._active.file.close()
             await self._store.close()
             self._writer.stop()
+            self._threads.shutdown(wait=False)
             self._lock.release()
 
     def _write_last(self) -> None:

@@ -10,7 +10,10 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from google_crc32c import value as crc32c
 
 from mainstem.base.names import check_stream
 from mainstem.host.clock import Clock
@@ -22,11 +25,21 @@ from mainstem.log.embedded.recovery import place_after, refuse_headless_log
 from mainstem.log.embedded.scan import Frame, SegmentPlace, check_start, iterate_frames
 from mainstem.log.embedded.store import CommitStore
 from mainstem.log.errors import LogCorruptError, LogNotFoundError
-from mainstem.log.frame import COMMIT, ROLLED_END, Commit, FrameHeader
+from mainstem.log.frame import (
+    CLEAN_END,
+    COMMIT,
+    FORMAT_VERSION,
+    HEADER_BYTES,
+    ROLLED_END,
+    Commit,
+    FrameHeader,
+    parse_header,
+)
 
 _POLL_S = 0.05
 _TAIL_BATCH_RECORDS = 1000
 _GROWTH_BYTES = 1 << 20
+_FOLLOWING = (COMMIT, CLEAN_END, ROLLED_END)
 
 
 class EmbeddedReader:
@@ -45,7 +58,8 @@ class EmbeddedReader:
         self._directory = directory
         self._log_id = int(meta.log_id, 16)
         self._index = LogIndex(dedup_window_calls=0)
-        self._store = CommitStore(disk, directory, self._index, settings.cache_bytes)
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="mainstem-reader")
+        self._store = CommitStore(disk, directory, self._index, settings.cache_bytes, self._threads)
         self._previous: FrameHeader | None = None
         self._number = 1
         self._file: File | None = None
@@ -69,7 +83,7 @@ class EmbeddedReader:
             LogCorruptError: Acknowledged bytes are damaged or missing.
         """
         async with self._refreshing:
-            await asyncio.to_thread(self._look)
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._look)
             while self._found:
                 frame = self._found.popleft()
                 commit = Commit(frame.header, frame.body)
@@ -124,29 +138,22 @@ class EmbeddedReader:
             return self._scan(file)
 
     def _scan(self, file: File) -> list[Frame]:
-        previous = self._previous
-        if previous is not None and previous.segment == self._number:
-            start = previous.end_offset
-            place = SegmentPlace(
-                str(self._directory / segment_name(self._number)),
-                self._log_id,
-                self._number,
-                previous.checksum,
-                previous.next_position,
-            )
-        else:
-            start = 0
-            place = place_after(self._directory, self._log_id, self._number, previous)
-        if (
-            start
-            and not file.read_at(start, 64).strip(b"\0")
-            and not file.read_at(start + 64, _GROWTH_BYTES).strip(b"\0")
-        ):
-            return []
-        data = bytes(start) + file.read_at(start, file.size() - start) if start else file.read_at(0, file.size())
-        frames = list(iterate_frames(data, place, start))
-        if start == 0:
-            check_start(frames, len(data), place)
+        frames: list[Frame] = []
+        head = self._previous
+        if head is not None and head.segment == self._number:
+            # The usual look: whole frames behind the last one, and then zeros. No need to read the rest of the segment.
+            while (frame := _frame_behind(file, head)) is not None:
+                frames.append(frame)
+                head = frame.header
+            start = head.end_offset
+            if head.kind == ROLLED_END or not any(file.read_at(start, _GROWTH_BYTES)):
+                return frames
+            path = str(self._directory / segment_name(self._number))
+            place = SegmentPlace(path, self._log_id, self._number, head.checksum, head.next_position)
+            return frames + list(iterate_frames(bytes(start) + file.read_at(start, file.size() - start), place, start))
+        data = file.read_at(0, file.size())
+        frames = list(iterate_frames(data, place_after(self._directory, self._log_id, self._number, head)))
+        check_start(frames, len(data), place_after(self._directory, self._log_id, self._number, head))
         return frames
 
     async def read(self, pattern: str, after: int = 0, limit: int = 1000) -> Sequence[StoredRecord]:
@@ -184,11 +191,25 @@ class EmbeddedReader:
 
     async def close(self) -> None:
         """Close the files."""
-        await asyncio.to_thread(self._close_segment)
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._close_segment)
         await self._store.close()
+        self._threads.shutdown(wait=False)
 
     def _close_segment(self) -> None:
         with self._looking:  # a look whose caller was cancelled may still be reading
             if self._file is not None:
                 self._file.close()
                 self._file = None
+
+
+def _frame_behind(file: File, head: FrameHeader) -> Frame | None:
+    """Return the frame that follows another one, if it is there and whole; all else is for a full scan to judge."""
+    header = parse_header(file.read_at(head.end_offset, HEADER_BYTES))
+    if header is None or header.version != FORMAT_VERSION or header.features or header.kind not in _FOLLOWING:
+        return None
+    if (header.log_id, header.segment, header.offset) != (head.log_id, head.segment, head.end_offset):
+        return None
+    if (header.chain, header.first_position) != (head.checksum, head.next_position):
+        return None
+    body = file.read_at(head.end_offset + HEADER_BYTES, header.body_bytes)
+    return Frame(header, body) if crc32c(body) == header.body_checksum else None

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 
 from google_crc32c import value as crc32c
@@ -32,9 +33,10 @@ _CACHED_OVERHEAD_BYTES = 1024
 class CommitStore:
     """Commits by frame number. ``read`` answers from the index, so only durable records are seen."""
 
-    def __init__(self, disk: Disk, directory: Path, index: LogIndex, cache_bytes: int) -> None:
+    def __init__(self, disk: Disk, directory: Path, index: LogIndex, cache_bytes: int, threads: Executor) -> None:
         self.index = index
         self._disk = disk
+        self._threads = threads
         self._directory = directory
         self._cache: OrderedDict[int, Commit] = OrderedDict()
         self._cached_bytes = 0
@@ -134,7 +136,7 @@ class CommitStore:
         if not missing:
             return found
         async with self._loading:
-            found.update(await asyncio.to_thread(self._load, missing))
+            found.update(await asyncio.get_running_loop().run_in_executor(self._threads, self._load, missing))
         return {number: found[number] for number in wanted}
 
     def _load(self, places: Sequence[FramePlace]) -> dict[int, Commit]:
@@ -182,7 +184,7 @@ class CommitStore:
     async def close(self) -> None:
         """Close the files, once nobody loads from them."""
         async with self._loading:
-            await asyncio.to_thread(self._close_files)
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._close_files)
 
     def _close_files(self) -> None:
         with self._files_guard:
