@@ -131,7 +131,9 @@ def _line(row: Row, waterfall: Waterfall) -> Html:
     waited = f", waited {format_duration(row.waited_ns)}" if row.waited_ns else ""
     sentence = f"{span.name}: {took or 'an instant'}{waited}{', ' + word if word else ''}"
     depth = min(row.depth, _DEPTH_SHOWN)
-    told = "" if span.kind == "log" and span.detail == "INFO" else shorten(span.detail, 200)  # most lines are INFO
+    # Most log lines are INFO; what the status says is not said twice.
+    is_plain = span.status == "died" or (span.kind == "log" and span.detail == "INFO")
+    told = "" if is_plain else shorten(span.detail, 200)
     detail = el("span", told, class_="detail") if told else None
     status = el("span", word, class_=f"word {span.status}") if word else None
     what = el(
@@ -140,7 +142,7 @@ def _line(row: Row, waterfall: Waterfall) -> Html:
         status,
         detail,
         class_="what",
-        title=" ".join(part for part in (span.name, word, told) if part),
+        title=" ".join(part for part in (span.name, word, shorten(span.detail, 200)) if part),
     )
     return el(
         "tr",
