@@ -18,7 +18,7 @@ tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="
 
 
 def test_a_handler_that_raises_cancelled_error_keeps_no_place(tmp_path: Path) -> None:
-    """A cancellation of the handler's own making is a failed attempt: the event is a dead letter, the next is handled."""
+    """A cancellation of the handler's own making is a failed attempt: a dead letter, and the next event is handled."""
     seen: list[int] = []
 
     def declare(bus: Bus) -> None:
