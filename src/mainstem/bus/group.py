@@ -182,7 +182,7 @@ class ConsumerGroup:
     # ---- reading
 
     async def _read(self) -> None:
-        async with aclosing(self._log.tail(self._subscription.pattern, self._cursor.position)) as batches:  # type: ignore[type-var]
+        async with aclosing(self._log.tail(self._subscription.pattern, self._cursor.position)) as batches:
             async for batch in batches:
                 for record in batch:
                     if self._is_ours(record.stream) and self._cursor.take_in(record.position):

@@ -6,7 +6,7 @@ strictly increasing. A **commit** is a set of records over any number of streams
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
@@ -136,7 +136,7 @@ class ReadableLog(Protocol):
         """
         ...
 
-    def tail(self, pattern: str, after: int = 0) -> AsyncIterator[Sequence[StoredRecord]]:
+    def tail(self, pattern: str, after: int = 0) -> AsyncGenerator[Sequence[StoredRecord], None]:
         """Yield batches of durable records after ``after``, then live ones for ever; no gap, no duplicate.
 
         A batch has 1 to 1,000 records. Closing the iterator (or cancelling the task) ends it.

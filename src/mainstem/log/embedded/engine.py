@@ -8,7 +8,7 @@ import errno
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -118,7 +118,7 @@ class EmbeddedLog:
         """Return durable records; see :meth:`mainstem.log.contract.ReadableLog.read`."""
         return await self._store.read(pattern, after, limit)
 
-    async def tail(self, pattern: str, after: int = 0) -> AsyncIterator[Sequence[StoredRecord]]:
+    async def tail(self, pattern: str, after: int = 0) -> AsyncGenerator[Sequence[StoredRecord], None]:
         """Yield batches of durable records for ever; see :meth:`mainstem.log.contract.ReadableLog.tail`.
 
         Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -161,7 +161,7 @@ class EmbeddedReader:
         await self.refresh()
         return await self._store.read(pattern, after, limit)
 
-    async def tail(self, pattern: str, after: int = 0) -> AsyncIterator[Sequence[StoredRecord]]:
+    async def tail(self, pattern: str, after: int = 0) -> AsyncGenerator[Sequence[StoredRecord], None]:
         """Yield batches of durable records for ever, looking for new ones 20 times a second."""
         while True:
             await self.refresh()

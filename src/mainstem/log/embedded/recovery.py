@@ -207,13 +207,13 @@ def check_closed(before: ScannedSegment, after: ScannedSegment, *, is_last: bool
         raise LogCorruptError(
             f"{path} byte {scan.end_offset}: what stands here is damaged, and {segment_name(after.place.number)} shows "
             "that the segment was complete. Nothing was changed.",
-            try_command="mainstem log verify",
+            try_command=f"mainstem log verify {Path(path).parent}",
         )
     if not scan.rolled and not unfinished_roll:
         raise LogCorruptError(
             f"{path} byte {scan.end_offset}: its end mark is missing, though records follow in a later segment: its "
             "last frames are lost. Nothing was changed.",
-            try_command="mainstem log verify",
+            try_command=f"mainstem log verify {Path(path).parent}",
         )
 
 

@@ -8,6 +8,7 @@ segment, can be a write that never finished.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import msgspec
@@ -158,14 +159,14 @@ def check_start(frames: Sequence[Frame], size_bytes: int, place: SegmentPlace) -
         raise LogCorruptError(
             f"{place.path} byte 0: the segment's first frame is damaged or is not of this place (expected segment "
             f"{place.number} of log {place.log_id:016x}). Nothing was changed.",
-            try_command="mainstem log verify",
+            try_command=f"mainstem log verify {Path(place.path).parent}",
         )
     declared = msgspec.json.decode(frames[0].body, type=_SegmentStart).size_bytes
     if size_bytes < declared:
         raise LogCorruptError(
             f"{place.path} byte {size_bytes}: the file ends here, expected {declared} bytes: it was cut off, and "
             "acknowledged records may have stood there. Nothing was changed. Restore the file from a copy.",
-            try_command="mainstem log verify",
+            try_command=f"mainstem log verify {Path(place.path).parent}",
         )
 
 
@@ -230,5 +231,5 @@ def _last_nonzero(data: bytes, offset: int) -> int:
 def _corrupt(place: SegmentPlace, offset: int, position: int, what: str) -> NoReturn:
     raise LogCorruptError(
         f"{place.path} byte {offset}: the frame at position {position} is bad: {what}. Nothing was changed.",
-        try_command="mainstem log verify",
+        try_command=f"mainstem log verify {Path(place.path).parent}",
     )
