@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
+import shlex
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
@@ -29,6 +32,16 @@ _SILENCE_MAX_S = 300.0
 
 class DemonstrationError(Exception):
     """The demonstration cannot go on: what is wrong, in a sentence."""
+
+
+def command_name() -> str:
+    """Return how ``mainstem`` is called from here: by its name, or by its path where the shell would not find it."""
+    program = Path(sys.executable).with_name("mainstem")
+    found = shutil.which("mainstem")
+    if not program.exists() or (found is not None and Path(found).samefile(program)):
+        return "mainstem"
+    here = Path.cwd()
+    return shlex.quote(str(program.relative_to(here) if program.is_relative_to(here) else program))
 
 
 class Demonstration:
@@ -187,7 +200,7 @@ class Demonstration:
         self._screen.heading("Look at it")
         self._tell("player", urljoin(self._server.url, f"videos/{video.video_id}"))
         self._tell("dashboard", self._server.url)
-        self._tell("trace", f"mainstem trace {self._watch.upload_id} --data {self._data}")
+        self._tell("trace", f"{command_name()} trace {self._watch.upload_id} --data {self._data}")
         self._tell("playlist", self.report.playlist)
 
     # ---- reading the log
@@ -228,7 +241,8 @@ class Demonstration:
                     bar.update(self._watch.done, self._screen.aside(f"{self._watch.under_way} under way"))
         except TimeoutError:
             raise DemonstrationError(
-                f"nothing happened for {_SILENCE_MAX_S:.0f} s; mainstem runs --data {self._data} shows where it stands"
+                f"nothing happened for {_SILENCE_MAX_S:.0f} s; {command_name()} runs --data {self._data} shows where "
+                "it stands"
             ) from None
         finally:
             await reader.close()

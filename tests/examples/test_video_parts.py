@@ -18,6 +18,7 @@ from examples.video.fetch import fetch_video, playlist_uris
 from examples.video.progress import Bar, Screen
 from examples.video.proxy import CuttingProxy
 from examples.video.report import Rendition, Report, Source, faults
+from examples.video.run import command_name
 from tests.support import run, until
 
 
@@ -213,3 +214,18 @@ def test_a_bar_keeps_moving_while_nothing_changes(monkeypatch: pytest.MonkeyPatc
         await asyncio.gather(moving, return_exceptions=True)
 
     run(watch())
+
+
+def test_the_command_is_named_as_it_can_be_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name where the shell finds this environment's; elsewhere by its path, from here where it is below."""
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    monkeypatch.setattr("sys.executable", str(programs / "python"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert command_name() == "mainstem"
+    (programs / "mainstem").touch(mode=0o755)
+    assert command_name() == str(programs / "mainstem")
+    monkeypatch.chdir(tmp_path)
+    assert command_name() == ".venv/bin/mainstem"
+    monkeypatch.setenv("PATH", str(programs))
+    assert command_name() == "mainstem"
