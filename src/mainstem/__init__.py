@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mainstem.base.errors import InvalidArgumentError, MainstemError
     from mainstem.bus import Event, Retry
     from mainstem.flow import RunHandle
-    from mainstem.services.uploads import Uploads
+    from mainstem.services.uploads import UploadCompleted, Uploads
 
 __all__ = [
     "AlreadyStartedError",
@@ -38,6 +38,7 @@ __all__ = [
     "NotStartedError",
     "Retry",
     "RunHandle",
+    "UploadCompleted",
     "Uploads",
 ]
 
@@ -50,6 +51,7 @@ _HOMES = {
     "NotStartedError": "mainstem.app",
     "Retry": "mainstem.bus",
     "RunHandle": "mainstem.flow",
+    "UploadCompleted": "mainstem.services.uploads",
     "Uploads": "mainstem.services.uploads",
 }
 

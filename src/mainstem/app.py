@@ -55,6 +55,20 @@ class Mainstem:
         api = FastAPI(lifespan=ms.lifespan)
         api.mount("/mainstem", ms.asgi)
 
+    To declare, before it is started, with the signatures of :class:`mainstem.flow.Flow` and :class:`mainstem.bus.Bus`:
+
+    - ``@ms.step(retry=…, timeout_s=…, executor=…)``: a function whose result is written down, and which then is done.
+    - ``@ms.workflow(on="orders.created")``: a function that calls steps; goes on where it was when its process died.
+    - ``@ms.job(queue="mail", concurrency=8, rate_limit="100/m")``: a function that a queue calls, for ``enqueue``.
+    - ``@ms.subscribe("orders.>", group="audit")``: a function that gets each event, at least once, in order per key.
+
+    To call, within a workflow (``publish`` anywhere):
+
+    - ``await ms.sleep(days=3)``: a durable timer.
+    - ``await ms.gather(a(), b())``: calls beside one another, each result in its place.
+    - ``await ms.map(function, items, max_concurrency=8)``: one call for each item, so many at a time.
+    - ``await ms.publish("orders.created", order, key=order.id)``: an event, durable when the call returns.
+
     Args:
         directory: The data directory; made where there is none. One process at a time owns it.
         services: Optional capabilities, such as ``Uploads()`` and ``Media()``.

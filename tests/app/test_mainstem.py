@@ -277,3 +277,12 @@ def test_importing_is_quick() -> None:
         "assert not heavy & b, heavy & b; assert 'mainstem.log' not in a"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_help_says_what_can_be_declared() -> None:
+    """``help(Mainstem)`` names each decorator and each call that an object of it has."""
+    text = Mainstem.__doc__ or ""
+    for name in ("step", "workflow", "job", "subscribe"):
+        assert f"@ms.{name}(" in text
+    for name in ("sleep", "gather", "map", "publish"):
+        assert f"await ms.{name}(" in text
