@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 BIN := .venv/bin
-# Arguments for pytest, such as ARGS='-k upload'
+# Arguments for pytest or the benches, such as ARGS='-k upload' or ARGS='--rounds 5'
 ARGS ?=
 export VIDEO ONCE
 
@@ -36,7 +36,7 @@ format: set-up-dev ## Format the code, and mend what the linter can
 
 bench: set-up-dev ## Measure against peers and the raw limit (ONLY=log.append.c100 for one)
 	@$(BIN)/python -m scripts.doctor bench --install
-	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
+	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 doctor: ## Say what this machine lacks, and the one command that brings it
 	@"$(PYTHON)" -m scripts.doctor
