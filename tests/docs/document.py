@@ -161,8 +161,8 @@ class Session:
                 self.directory /= place
             case ["mainstem", "dev", *_]:
                 self._serve(words)
-            case ["curl", "-d", body, address]:
-                self._post(body, address, command)
+            case ["curl", *options, address] if set(options[::2]) <= {"-H", "-d"}:
+                self._post(options, address, command)
             case ["python" | "mainstem", *_]:
                 self._run(words, command)
             case _:
@@ -219,10 +219,14 @@ class Session:
             raise DocumentError(f"{' '.join(words)} ended before it was ready: {said or 'it said nothing'}")
         self._origin = "/".join(ready["url"].split("/")[:3])
 
-    def _post(self, body: str, address: str, command: Command) -> None:
+    def _post(self, options: Sequence[str], address: str, command: Command) -> None:
+        pairs = list(zip(options[::2], options[1::2], strict=True))
+        headers = dict(text.split(": ", 1) for option, text in pairs if option == "-H")
+        body = "".join(text for option, text in pairs if option == "-d")
         if not address.startswith(DOCUMENTED_ORIGIN) or not self._origin:
             raise DocumentError(f"line {command.line}: nothing runs at {address}")
-        answer = httpx.post(self._origin + address.removeprefix(DOCUMENTED_ORIGIN), content=body.encode(), timeout=30)
+        place = self._origin + address.removeprefix(DOCUMENTED_ORIGIN)
+        answer = httpx.post(place, content=body.encode(), headers=headers, timeout=30)
         if answer.is_error:
             raise DocumentError(f"line {command.line}: {address} answered {answer.status_code}: {answer.text}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,29 @@ def test_every_document_with_code_is_run() -> None:
         name for name in project_files() if name.endswith(".md") and blocks_of((ROOT / name).read_text("utf-8"))
     }
     assert with_code == {name for chain in CHAINS for name in chain}
+
+
+def test_every_decision_is_in_the_index() -> None:
+    """The index of decisions names each page once, by number and title, in their order."""
+    directory = ROOT / "docs" / "decisions"
+    titles = [(page.name, page.read_text("utf-8").splitlines()[0]) for page in sorted(directory.glob("0*.md"))]
+    expected = [
+        f"{number}. [{title}]({name})" for name, (number, title) in ((n, t[2:].split(". ", 1)) for n, t in titles)
+    ]
+    index = (directory / "README.md").read_text("utf-8").splitlines()
+    assert [line for line in index if "](0" in line] == expected
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    """Each file that a document links to is there."""
+    lost = [
+        f"{name}: {target}"
+        for name in project_files()
+        if name.endswith(".md")
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", (ROOT / name).read_text("utf-8"))
+        if not ((ROOT / name).parent / target).exists()
+    ]
+    assert lost == []
 
 
 PAGE = """\
