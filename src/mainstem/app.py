@@ -293,6 +293,7 @@ class Mainstem:
                 panels=[panel for service in self._services for panel in service.panels()],
                 routes={service.name: service.routes() for service in self._services},
                 groups=self._bus.groups,
+                under_way=self._flow.under_way,
                 token=self._token,
             )
             self._dashboard = dashboard

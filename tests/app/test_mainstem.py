@@ -215,6 +215,39 @@ def test_mounted_with_the_hosts_lifespan(tmp_path: Path) -> None:
     run(main())
 
 
+def test_a_running_step_is_on_the_runs_page(tmp_path: Path) -> None:
+    """What is under way is on no record; the process that does it tells it to the page and to the API."""
+
+    async def main() -> None:
+        ms = Mainstem(tmp_path)
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        @ms.step
+        async def slow() -> None:
+            begun.set()
+            await go_on.wait()
+
+        @ms.workflow(name="fulfil")
+        async def fulfil() -> None:
+            await slow()
+
+        async with ms, client(ms.asgi) as web:
+            handle = await fulfil.start(id="one")
+            await begun.wait()
+            page = (await web.get("/runs/one", headers={"accept": "text/html"})).text
+            assert "slow#1, attempt 1, since" in page and "<span>running</span>" in page
+            (one,) = (await web.get("/api/runs/one")).json()["under_way"]
+            assert (one["key"], one["attempt"]) == ("slow#1", 1)
+            assert [one.key for one in ms.flow.under_way("one")] == ["slow#1"]
+            go_on.set()
+            await handle.result(timeout_s=30)
+            assert ms.flow.under_way("one") == []
+            page = (await web.get("/runs/one", headers={"accept": "text/html"})).text
+            assert "Running now" not in page
+
+    run(main())
+
+
 def test_served_alone_it_lives_by_its_own_lifespan(tmp_path: Path) -> None:
     """A server that serves ``ms.asgi`` itself starts and stops it."""
 

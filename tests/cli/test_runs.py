@@ -141,6 +141,24 @@ def test_an_attempt_that_died_is_visible(invoke: Invoke, runs: Path) -> None:
     assert "taken over  1 time" in invoke("runs", "show", "died", "--data", runs).out
 
 
+def test_attempts_without_a_record_of_their_own() -> None:
+    """A log line, or the next attempt's number, tells of an attempt that died."""
+    trace = {"traceparent": "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"}
+    second = 10**9
+    started = Started("fulfil", "workflow", ARGUMENTS)
+    charged = StepCompleted("a#1", "a", 3, "d", msgspec.Raw(b"1"), 8 * second)
+    entries: list[tuple[int, JournalEntry]] = [
+        (1, started), (3, Claimed("1@2", 1)), (7, Claimed("1@3", 2)), (9, charged),
+    ]  # fmt: skip
+    records = [
+        StoredRecord(10 * n, "$run.x", n * second, msgspec.json.encode(entry), headers=trace) for n, entry in entries
+    ]
+    line = msgspec.json.encode(LogLine(4 * second, "INFO", "shop", "charging", "a#1", 2))
+    records.append(StoredRecord(40, "$lines.x", 4 * second, line))
+    told = [(one.attempt, one.outcome, one.message) for one in attempts_of(records)]
+    assert told == [(1, "died", "may have died"), (2, "died", ""), (3, "ok", "")]
+
+
 def test_attempts_are_pure() -> None:
     """The fold takes records and gives attempts in the order of their beginning."""
     entries: list[JournalEntry] = [

@@ -75,6 +75,12 @@ def test_a_run_is_traced_from_its_event_on(invoke: Invoke, shop: Path) -> None:
     assert "\x1b" not in result.out
 
 
+def test_what_had_not_ended_is_told_as_such(invoke: Invoke, shop: Path) -> None:
+    """Without a running application, what is open has not ended yet; what has ended needs no such word."""
+    assert "what is marked as running has not ended yet" in invoke("trace", "other", "--data", shop).err
+    assert "running" not in invoke("trace", "fulfil-1", "--data", shop).err
+
+
 def test_log_lines_can_be_left_out(invoke: Invoke, shop: Path) -> None:
     """``--no-lines`` shows no log lines."""
     assert "charging" not in invoke("trace", "fulfil-1", "--no-lines", "--data", shop).out

@@ -16,9 +16,11 @@ from mainstem.flow.history import History, RunFold, describe_failure, fold_run, 
 from mainstem.flow.journal import (
     Claimed,
     ErrorInfo,
+    GatherFailed,
     JournalEntry,
     LogLine,
     Published,
+    Released,
     RunCancelled,
     RunCompleted,
     RunFailed,
@@ -37,7 +39,7 @@ from mainstem.flow.timers import TimeLimit, Timers
 from mainstem.log import StoredRecord
 from mainstem.testing import SimulatedClock
 from mainstem.trace.context import derived_span_id, new_trace
-from mainstem.trace.spans import Span
+from mainstem.trace.spans import Span, UnderWay
 from tests.support import run
 
 S = 1_000_000_000
@@ -165,6 +167,65 @@ def test_an_attempt_that_died_is_a_span() -> None:
     assert found["run work running"].end_ns == 0
     assert found["event taken over ok"].start_ns == 7 * S
     assert found["event taken over ok"].detail == "by process 2"
+
+
+def _line(second: int, position: int, attempt: int) -> StoredRecord:
+    line = LogLine(second * S, "INFO", "shop", f"line {position}", "a#1", attempt)
+    return StoredRecord(position, "$lines.r", second * S, msgspec.json.encode(line))
+
+
+def test_a_line_tells_that_its_attempt_had_begun() -> None:
+    """An attempt without a record of its start is known by its first log line: it died, or is under way."""
+    records = journal(_BEGIN, (9, Claimed("2@2", 1)), (9, TimerSet("sleep#1", 99 * S)))
+    # Positions: 1 the start, 2 the takeover, 3 the sleep.
+    found = _by_name(run_spans([*records, _line(4, 1, 1), _line(5, 1, 1), _line(12, 9, 2)], now_ns=20 * S))
+    died, running = found["step a#1 died"], found["step a#1 running"]
+    assert (died.start_ns, died.end_ns, died.detail) == (4 * S, 9 * S, "attempt 1 died with its process")
+    assert (running.start_ns, running.end_ns, running.detail) == (12 * S, 0, "attempt 2")
+
+
+def test_a_line_that_was_written_late_opens_nothing() -> None:
+    """Lines come after their step's result: that attempt has ended all the same."""
+    records = journal(_BEGIN, (9, StepCompleted("a#1", "a", 1, "", _NULL, 3 * S)))
+    spans = run_spans([*records, _line(4, 50, 1)], now_ns=20 * S)
+    assert [span.status for span in spans if span.kind == "step"] == ["ok"]
+
+
+def test_an_attempt_that_left_no_record_may_have_died() -> None:
+    """The number of the next attempt tells of it: it may have run between the last record and the takeover."""
+    records = journal(_BEGIN, (7, Claimed("2@2", 1)), (9, StepCompleted("a#1", "a", 2, "", _NULL, 8 * S)))
+    found = _by_name(run_spans(records, now_ns=20 * S))
+    died = found["step a#1 died"]
+    assert (died.start_ns, died.end_ns) == (0, 7 * S)
+    assert died.detail == "attempt 1 may have died with its process"
+
+
+def test_a_run_that_slept_until_its_takeover_lost_no_attempt() -> None:
+    """A takeover at the end of a sleep (or of a retry's wait) leaves no time in which an attempt can have died."""
+    done = (9, StepCompleted("a#1", "a", 2, "", _NULL, 8 * S))
+    slept = journal(_BEGIN, (1, TimerSet("sleep#1", 7 * S, alone=True)), (7, Claimed("2@2", 1)), done)
+    failed = StepFailed("a#1", "a", 1, "", _ERROR, S, retry_at_ns=7 * S)
+    later = (9, StepCompleted("a#1", "a", 3, "", _NULL, 8 * S))
+    waited = journal(_BEGIN, (1, failed), (7, Claimed("2@2", 1)), later)
+    for records in (slept, waited):
+        assert all(span.status != "died" for span in run_spans(records, now_ns=20 * S))
+
+
+def test_what_is_under_way_is_running() -> None:
+    """What the run's process does now is drawn as such, from its own beginning; not once the run has ended."""
+    under_way = [UnderWay("a#1", 1, 3 * S)]
+    found = _by_name(run_spans(journal(_BEGIN), now_ns=20 * S, under_way=under_way))
+    assert (found["step a#1 running"].start_ns, found["step a#1 running"].end_ns) == (3 * S, 0)
+    ended = run_spans(journal(_BEGIN, (9, RunCompleted(_NULL))), now_ns=20 * S, under_way=under_way)
+    assert all(span.kind != "step" for span in ended)
+
+
+def test_what_was_broken_off_did_not_die() -> None:
+    """An attempt without an end in a run that was cancelled, or in a branch that was, was broken off."""
+    begun = (1, StepStarted("gather#1[1]/a#1", "a", 1, ""))
+    for entry in (GatherFailed("gather#1", 0), RunCancelled("enough"), Released("2@2")):
+        (step,) = (span for span in run_spans(journal(_BEGIN, begun, (5, entry)), now_ns=20 * S) if span.kind == "step")
+        assert (step.status, step.end_ns, step.detail) == ("error", 5 * S, "attempt 1 was broken off")
 
 
 def test_a_jobs_queue_is_waiting() -> None:

@@ -63,7 +63,9 @@ def test_a_replay_doubles_no_span(tmp_path: Path) -> None:
         return trace_spans(records, now_ns=0)
 
     spans = run(live())
-    told = Counter((span.kind, span.name.split("#")[0]) for span in spans)
+    # What may have died between the sleep's end and a slow machine's takeover is no span of a replay.
+    certain = [span for span in spans if span.attributes.get("unended") != "may have died"]
+    told = Counter((span.kind, span.name.split("#")[0]) for span in certain)
     assert told["step", "charge"] == told["step", "ship"] == told["run", "fulfil"] == 1
     assert {count for (kind, _), count in told.items() if kind in {"event", "log"}} == {1}
     ids = [span.span_id for span in spans if span.span_id]

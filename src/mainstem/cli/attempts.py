@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from mainstem.flow.history import decode_entry
-from mainstem.flow.journal import Claimed, StepCompleted, StepFailed, StepStarted
+from mainstem.flow.journal import JOURNAL_PREFIX, StepCompleted, StepFailed
+from mainstem.flow.spans import run_spans
 from mainstem.log import StoredRecord
 
-Outcome = Literal["running", "ok", "failed", "died"]
-"""What became of an attempt; ``died``: its process ended, and another one took the run over."""
+Outcome = Literal["running", "ok", "failed", "died", "broken off"]
+"""What became of an attempt; ``died``: its process ended, and another one took the run over; ``broken off``: its run,
+branch or process ended in order before it did.
+"""
+
+_OUTCOMES: Final[dict[str, Outcome]] = {
+    "running": "running",
+    "died": "died",
+    "may have died": "died",
+    "broken off": "broken off",
+}
 
 
 class Attempt(msgspec.Struct):
@@ -37,24 +47,27 @@ class Attempt(msgspec.Struct):
     message: str = ""
 
 
-def attempts_of(records: Iterable[StoredRecord]) -> list[Attempt]:
-    """Return the attempts in a run's journal, in the order in which they began.
+def attempts_of(records: Iterable[StoredRecord], *, now_ns: int = 0) -> list[Attempt]:
+    """Return the attempts of a run, in the order in which they began.
 
-    Attempts that died without a record of their start (steps are recorded at their end, unless declared otherwise) show
-    only in the number of the next one.
+    Args:
+        records: Those of ``$run.<id>`` and of ``$lines.<id>``, each stream in order; without the lines an attempt that
+            did not end may show only once the next one has.
+        now_ns: The moment of looking.
     """
-    attempts: dict[tuple[str, int], Attempt] = {}
-    for record in records:
-        entry = decode_entry(record.value)
-        if isinstance(entry, Claimed):
-            for attempt in attempts.values():
-                if attempt.outcome == "running":
-                    attempt.outcome = "died"
-        elif isinstance(entry, StepStarted):
-            attempts[entry.key, entry.attempt] = Attempt(entry.key, entry.attempt, "running", record.time_ns)
-        elif isinstance(entry, StepCompleted | StepFailed):
-            attempts[entry.key, entry.attempt] = _ended(entry, record.time_ns)
-    return sorted(attempts.values(), key=lambda attempt: attempt.started_ns)
+    listed = list(records)
+    attempts: list[Attempt] = []
+    for record in listed:
+        entry = decode_entry(record.value) if record.stream.startswith(JOURNAL_PREFIX) else None
+        if isinstance(entry, StepCompleted | StepFailed):
+            attempts.append(_ended(entry, record.time_ns))
+    for span in run_spans(listed, now_ns=now_ns):
+        unended = span.attributes.get("unended")
+        if unended:
+            key, attempt = span.attributes["key"], int(span.attributes["attempt"])
+            message = "" if unended in ("running", "died") else unended
+            attempts.append(Attempt(key, attempt, _OUTCOMES[unended], span.start_ns, message=message))
+    return sorted(attempts, key=lambda attempt: attempt.started_ns)
 
 
 def _ended(entry: StepCompleted | StepFailed, ended_ns: int) -> Attempt:

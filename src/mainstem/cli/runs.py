@@ -53,7 +53,13 @@ _STATE_STYLE: Final[dict[State, Style]] = {
     "running": "blue",
     "cancelled": "dim",
 }
-_OUTCOME_STYLE: Final[dict[str, Style]] = {"failed": "red", "died": "red", "running": "blue", "ok": "green"}
+_OUTCOME_STYLE: Final[dict[str, Style]] = {
+    "failed": "red",
+    "died": "red",
+    "running": "blue",
+    "ok": "green",
+    "broken off": "dim",
+}
 _CHANGES = ("cancel", "resume")
 
 
@@ -191,7 +197,7 @@ async def _show(run_id: str, arguments: argparse.Namespace, output: Output) -> N
         async with aclosing(read_all(log, JOURNAL_PREFIX + run_id)) as records:
             journal = [record async for record in records]
         async with aclosing(read_all(log, LOG_LINES_PREFIX + run_id)) as records:
-            lines = [msgspec.json.decode(record.value, type=LogLine) async for record in records]
+            lines = [record async for record in records]
     if not journal:
         raise NotFoundError(
             f"there is no run {run_id!r} in {arguments.data}.", try_command=f"mainstem runs --data {arguments.data}"
@@ -212,7 +218,7 @@ async def _show(run_id: str, arguments: argparse.Namespace, output: Output) -> N
     _print_run(facts, output)
 
 
-def _facts(run_id: str, journal: list[StoredRecord], lines: list[LogLine]) -> _RunFacts:
+def _facts(run_id: str, journal: list[StoredRecord], lines: list[StoredRecord]) -> _RunFacts:
     fold = fold_run(run_id, journal)
     first, last = decode_entry(journal[0].value), decode_entry(journal[-1].value)
     return _RunFacts(
@@ -220,8 +226,8 @@ def _facts(run_id: str, journal: list[StoredRecord], lines: list[LogLine]) -> _R
         arguments=first.arguments if isinstance(first, Started) else msgspec.Raw(b"null"),
         result=last.result if isinstance(last, RunCompleted) else None,
         traceback=fold.error.traceback if fold.error is not None else "",
-        attempts=attempts_of(journal),
-        lines=lines,
+        attempts=attempts_of([*journal, *lines], now_ns=time.time_ns()),
+        lines=[msgspec.json.decode(record.value, type=LogLine) for record in lines],
     )
 
 

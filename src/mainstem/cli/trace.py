@@ -16,8 +16,10 @@ from mainstem.base.ids import check_id
 from mainstem.cli.arguments import add_data, add_json, positive
 from mainstem.cli.errors import EXIT_OK, NotFoundError
 from mainstem.cli.output import Output, Style, format_count, format_time, iso_time, printable
-from mainstem.cli.reading import open_data, read_all
+from mainstem.cli.reading import log_directory, open_data, read_all
+from mainstem.host.lock import lock_owner_pid
 from mainstem.log import ABOUT, TRACEPARENT, ReadableLog, StoredRecord
+from mainstem.log.embedded.layout import LOCK_NAME
 from mainstem.trace.context import parse_traceparent
 from mainstem.trace.spans import Span
 from mainstem.trace.waterfall import LEGEND, Waterfall, build_waterfall, render_text
@@ -105,6 +107,12 @@ async def _trace(arguments: argparse.Namespace, output: Output) -> None:
             output.text()
         for line in trace_lines(trace, output.width, lambda text, what: output.style(text, _STYLES.get(what))):
             output.text(line)
+    is_running = any(row.span.status == "running" for trace in traces for row in trace.waterfall.rows)
+    if is_running and not lock_owner_pid(log_directory(arguments.data) / LOCK_NAME):
+        output.remark(
+            f"No application runs on {arguments.data}: what is marked as running has not ended yet, and goes on when "
+            "it is started again."
+        )
 
 
 async def find_traces(log: ReadableLog, name: str) -> list[str]:
@@ -146,12 +154,15 @@ async def load_traces(log: ReadableLog, trace_ids: Sequence[str], *, with_lines:
                 # A system stream belongs whole to the trace of its first record, and a run's log lines to the run's.
                 subject = record.stream.replace(_LINES_PREFIX, "$run.", 1)
                 trace_id = trace_of_stream.setdefault(subject, trace_id)
-            if trace_id in by_trace and (with_lines or not record.stream.startswith(_LINES_PREFIX)):
+            if trace_id in by_trace:
                 by_trace[trace_id].append(record)
     now_ns = time.time_ns()
     traces = []
     for trace_id, found in by_trace.items():
-        spans = [_printable_span(span) for span in trace_spans(found, now_ns=now_ns)]
+        # Lines tell of attempts, too, that have no record of an end: they are read, whether they are shown or not.
+        spans = [
+            _printable_span(span) for span in trace_spans(found, now_ns=now_ns) if with_lines or span.kind != "log"
+        ]
         traces.append(Trace(trace_id, _entities(found), build_waterfall(spans, now_ns)))
     return traces
 

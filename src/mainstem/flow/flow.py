@@ -30,6 +30,7 @@ from mainstem.host.clock import Clock
 from mainstem.log.contract import Log
 from mainstem.log.errors import PositionConflictError
 from mainstem.trace.context import current_trace, new_trace
+from mainstem.trace.spans import UnderWay
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -350,6 +351,14 @@ class Flow:
         await self.start_run(
             workflow.recorded, started, f"{workflow.name.replace('.', '_')}-{event.position}", event.about
         )
+
+    def under_way(self, run_id: str) -> list[UnderWay]:
+        """Return the attempts at steps of a run that this process is carrying out now, in the order in which they
+        began; none for a run that is not there. On the application's event loop only.
+        """
+        run = self.engine.runs.get(run_id) if self.engine is not None else None
+        found = [UnderWay(key, *attempt) for key, attempt in run.under_way.items()] if run is not None else []
+        return sorted(found, key=lambda one: one.started_ns)
 
     def handle(self, run_id: str) -> RunHandle[Any]:
         """Return a handle to a run by its id; whether it exists shows when it is used."""

@@ -65,6 +65,7 @@ class Run:
         sleepers: Sleeps under way.
         pending: Calls under way (steps, sleeps, gathers).
         abandoned: Prefixes of branches that were cancelled: their recorded calls need not come again.
+        under_way: Number and start (wall clock, ns) of the attempts that are being carried out, by key.
     """
 
     __slots__ = (
@@ -89,6 +90,7 @@ class Run:
         "task",
         "trace",
         "uncalled",
+        "under_way",
     )  # fmt: skip
 
     def __init__(
@@ -126,6 +128,7 @@ class Run:
         self.abandoned: set[str] = set()
         self.line_count = 0
         self.line_timer = False
+        self.under_way: dict[str, tuple[int, int]] = {}
 
     def __repr__(self) -> str:
         state = "ending" if self.ending else "replaying" if self.uncalled else "live"

@@ -4,7 +4,8 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import msgspec
 
@@ -30,45 +31,81 @@ from mainstem.flow.journal import (
 )
 from mainstem.log.contract import TRACEPARENT, StoredRecord
 from mainstem.trace.context import TraceContext, derived_span_id, parse_traceparent
-from mainstem.trace.spans import Span, SpanKind, SpanStatus
+from mainstem.trace.spans import Span, SpanKind, SpanStatus, UnderWay
 
 _NAME_MAX_CHARS = 200
+
+_RESTART_NS = 250_000_000
+"""In less time no process begins a step, dies, and is started again: the next one only took up what was due."""
+
+Unended = Literal["died", "may have died", "broken off", "running"]
+"""What is known of an attempt without a record of its end; in the ``unended`` attribute of its span, beside ``key`` and
+``attempt``.
+"""
 
 _line_decoder = msgspec.json.Decoder(LogLine)
 
 
-def run_spans(records: Iterable[StoredRecord], *, now_ns: int) -> list[Span]:
+def run_spans(records: Iterable[StoredRecord], *, now_ns: int, under_way: Iterable[UnderWay] = ()) -> list[Span]:
     """Return the spans of one run.
+
+    A step's start is seldom on record: an attempt without an end is known by a record of its start, by a line that was
+    logged in it, by the process that carries it out (``under_way``), or by the number of the next one.
 
     Args:
         records: Those of ``$run.<id>`` and of ``$lines.<id>``, each stream in order. A journal without its beginning
             gives nothing.
         now_ns: The moment of looking: a sleep that ends later is still running.
+        under_way: The attempts that the run's process is carrying out, where it can be asked.
     """
     journal: list[StoredRecord] = []
-    lines: list[StoredRecord] = []
+    lines: list[tuple[StoredRecord, LogLine]] = []
     for record in records:
         if record.stream.startswith(JOURNAL_PREFIX):
             journal.append(record)
         elif record.stream.startswith(LOG_LINES_PREFIX):
-            lines.append(record)
+            try:
+                lines.append((record, _line_decoder.decode(record.value)))
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue  # no log line of ours: the stream itself shows it all the same
     if not journal:
         return []
     origin = parse_traceparent(journal[0].headers.get(TRACEPARENT))
     if origin is None:
         return []
     builder = _Builder(run_id_of(journal[0].stream), origin, now_ns)
+    next_line = 0
     for record in journal:
+        while next_line < len(lines) and lines[next_line][0].position < record.position:
+            builder.open_by_line(*lines[next_line])
+            next_line += 1
         builder.add(record)
+    for line in lines[next_line:]:
+        builder.open_by_line(*line)
+    builder.open_under_way(under_way)
     builder.end()
-    for record in lines:
-        builder.add_line(record, _line_decoder.decode(record.value))
+    for line in lines:
+        builder.add_line(*line)
     return builder.spans
 
 
 def _pid(process: str) -> str:
     """Return the part of a process's name that a person knows: ``"6544@1795538598331628779"`` gives ``"6544"``."""
     return process.partition("@")[0]
+
+
+class _Takeover(msgspec.Struct, frozen=True):
+    """When an attempt may have run that the process before left no record of.
+
+    Attributes:
+        begin_ns: Not before the record in front, nor while the run only slept or waited for its time.
+        retries: Nor before the time of the step's next attempt, by key.
+    """
+
+    begin_ns: int
+    time_ns: int
+    position: int
+    retries: dict[str, int]
 
 
 class _Builder:
@@ -78,7 +115,10 @@ class _Builder:
         self._parent_id = origin.span_id
         self._run_span_id = derived_span_id(origin.trace_id, "run", run_id)
         self._now_ns = now_ns
-        self._begun: dict[tuple[str, int], tuple[StoredRecord, StepStarted]] = {}
+        self._begun: dict[tuple[str, int], tuple[int, int]] = {}
+        self._positions: dict[str, dict[int, int]] = {}
+        self._claims: list[_Takeover] = []
+        self._last_ns = 0
         self._sleeps: list[tuple[StoredRecord, TimerSet]] = []
         self._retries: dict[tuple[str, int], tuple[int, int, int]] = {}
         self._queued_ns = 0
@@ -100,6 +140,7 @@ class _Builder:
         status: SpanStatus = "ok",
         detail: str = "",
         position: int = 0,
+        attributes: Mapping[str, str] | None = None,
     ) -> None:
         self.spans.append(
             Span(
@@ -113,11 +154,38 @@ class _Builder:
                 status=status,
                 detail=detail[:_NAME_MAX_CHARS],
                 position=position,
+                attributes=attributes or {},
             )
         )
 
     def add(self, record: StoredRecord) -> None:
         """Take in the journal's next record."""
+        self._add(record)
+        self._last_ns = record.time_ns
+
+    def _open(self, key: str, attempt: int, start_ns: int, position: int) -> None:
+        """Note that an attempt began, if nothing is known of it yet."""
+        known = self._positions.setdefault(key, {})
+        if attempt not in known:
+            known[attempt] = position
+            self._begun[key, attempt] = start_ns, position
+
+    def open_by_line(self, record: StoredRecord, line: LogLine) -> None:
+        """Take in that a line was logged in an attempt: it had begun by then."""
+        if line.step_key:
+            self._open(line.step_key, line.attempt, line.time_ns, record.position)
+
+    def open_under_way(self, under_way: Iterable[UnderWay]) -> None:
+        """Take in what the run's process is doing now."""
+        if self._fold.ending:
+            return  # the question was asked a moment before the run ended
+        for one in under_way:
+            position = self._begun.get((one.key, one.attempt), (0, self._fold.position + 1))[1]
+            self._open(one.key, one.attempt, one.started_ns, position)
+            if (one.key, one.attempt) in self._begun:
+                self._begun[one.key, one.attempt] = one.started_ns, position
+
+    def _add(self, record: StoredRecord) -> None:
         entry = self._fold.apply(record)
         match entry:
             case Started():
@@ -127,7 +195,7 @@ class _Builder:
                     if entry.not_before_ns > record.time_ns:
                         self._put("delay", "wait", record.time_ns, entry.not_before_ns, position=record.position)
             case StepStarted():
-                self._begun[entry.key, entry.attempt] = (record, entry)
+                self._open(entry.key, entry.attempt, record.time_ns, record.position)
             case StepCompleted() | StepFailed():
                 self._ended(record, entry)
             case TimerSet():
@@ -147,6 +215,7 @@ class _Builder:
 
     def _ended(self, record: StoredRecord, entry: StepCompleted | StepFailed) -> None:
         begun = self._begun.pop((entry.key, entry.attempt), None)
+        self._positions.setdefault(entry.key, {}).setdefault(entry.attempt, record.position)
         # A wall clock may have gone back in between; a span never ends before it starts.
         start_ns = min(entry.started_ns, record.time_ns)
         span_id = self._attempt_id(entry.key, entry.attempt)
@@ -163,7 +232,7 @@ class _Builder:
         elif entry.waited_ns:
             self._put("turn", "wait", start_ns - entry.waited_ns, start_ns, parent_id=span_id, position=record.position)
         self._queued_ns = 0
-        position = begun[0].position if begun is not None else record.position
+        position = begun[1] if begun is not None else record.position
         self._put(
             entry.key,
             "step",
@@ -179,7 +248,11 @@ class _Builder:
 
     def _taken_over(self, record: StoredRecord, entry: Claimed) -> None:
         """What had begun and not ended died with its process."""
-        self._died(record.time_ns)
+        self._close(record.time_ns, "died")
+        fold = self._fold
+        begin_ns = max(self._last_ns, fold.wake_at_ns if fold.alone else 0, fold.not_before_ns)
+        retries = {key: failing.retry_at_ns for key, failing in fold.retrying.items()}
+        self._claims.append(_Takeover(begin_ns, record.time_ns, record.position, retries))
         self._put(
             "taken over",
             "event",
@@ -189,32 +262,63 @@ class _Builder:
             position=record.position,
         )
 
-    def _died(self, at_ns: int) -> None:
-        for (key, attempt), (begun, _entry) in self._begun.items():
-            self._put(
-                key,
-                "step",
-                begun.time_ns,
-                max(at_ns, begun.time_ns),
-                span_id=self._attempt_id(key, attempt),
-                status="died",
-                detail=f"attempt {attempt} died with its process",
-                position=begun.position,
-            )
-        self._begun.clear()
+    def _close(self, at_ns: int, unended: Unended, prefix: str = "") -> None:
+        """End the attempts under way (those of some branches) as what became of them, without a record of their end."""
+        for key, attempt in [one for one in self._begun if one[0].startswith(prefix)]:
+            start_ns, position = self._begun.pop((key, attempt))
+            self._put_unended(key, attempt, unended, start_ns, max(at_ns, start_ns), position)
+
+    def _put_unended(self, key: str, attempt: int, unended: Unended, start_ns: int, end_ns: int, position: int) -> None:
+        status: SpanStatus = "error" if unended == "broken off" else "running" if unended == "running" else "died"
+        detail = {
+            "died": f"attempt {attempt} died with its process",
+            "may have died": f"attempt {attempt} may have died with its process",
+            "broken off": f"attempt {attempt} was broken off",
+            "running": f"attempt {attempt}" if attempt > 1 else "",
+        }[unended]
+        self._put(
+            key,
+            "step",
+            start_ns,
+            end_ns,
+            span_id=self._attempt_id(key, attempt),
+            status=status,
+            detail=detail,
+            position=position,
+            attributes={"key": key, "attempt": str(attempt), "unended": unended},
+        )
+
+    def _put_vanished(self) -> None:
+        """Show the attempts that only the next one's number tells of: each may have died before a takeover."""
+        for key, positions in self._positions.items():
+            before = 1 << 63
+            for attempt in range(max(positions, default=0), 0, -1):
+                if attempt in positions:
+                    before = positions[attempt]
+                    continue
+                claim = next((one for one in reversed(self._claims) if one.position < before), None)
+                if claim is None:
+                    break
+                before = claim.position
+                start_ns = max(claim.begin_ns, claim.retries.get(key, 0))
+                if claim.time_ns - start_ns >= _RESTART_NS:
+                    self._put_unended(key, attempt, "may have died", start_ns, claim.time_ns, claim.position)
 
     def _note(self, record: StoredRecord, entry: JournalEntry) -> None:
         name = detail = ""
         match entry:
             case RunPaused() | RunQuarantined():
+                self._close(record.time_ns, "broken off")
                 name, detail = self._fold.waiting, describe_pause(entry)
             case RunResumed():
                 name, detail = "resumed", entry.reason
             case RunCancelled():
                 name, detail = "cancelled", entry.reason
             case Released():
+                self._close(record.time_ns, "broken off")
                 name, detail = "released", f"by process {_pid(entry.process)}, which was shut down"
             case GatherFailed():
+                self._close(record.time_ns, "broken off", f"{entry.key}[")
                 name, detail = f"{entry.key} failed", f"by branch {entry.branch}"
         if name:
             self._put(name, "event", record.time_ns, record.time_ns, detail=detail, position=record.position)
@@ -234,18 +338,10 @@ class _Builder:
             running = not fold.ending and retry_at_ns > self._now_ns
             self._put("retry", "wait", begin_ns, 0 if running else max(begin_ns, retry_at_ns), position=position)
         if fold.ending:
-            self._died(fold.ended_ns)
-        for (key, attempt), (begun, _entry) in self._begun.items():
-            self._put(
-                key,
-                "step",
-                begun.time_ns,
-                0,
-                span_id=self._attempt_id(key, attempt),
-                status="running",
-                detail=f"attempt {attempt}" if attempt > 1 else "",
-                position=begun.position,
-            )
+            self._close(fold.ended_ns, "broken off")
+        for (key, attempt), (start_ns, position) in self._begun.items():
+            self._put_unended(key, attempt, "running", start_ns, 0, position)
+        self._put_vanished()
         status: SpanStatus = "running"
         if fold.ending:
             status = "ok" if fold.ending == "completed" else "error"

@@ -221,10 +221,12 @@ class Carrying:
         span = TraceContext(trace.trace_id, derived_span_id(trace.trace_id, "step", run.id, self._key, str(attempt)))
         engine.active += 1
         self._started_ns = engine.clock.time_ns()
+        run.under_way[self._key] = attempt, self._started_ns
         try:
             with use_trace(span):
                 return await self._call(attempt)
         finally:
+            run.under_way.pop(self._key, None)
             engine.active -= 1
             if engine.draining and not engine.active:
                 engine.idle.set()
@@ -256,6 +258,8 @@ class Carrying:
         if not self._waiting_since_ns:
             self._waiting_since_ns = self._started_ns
         self._started_ns = self._run.engine.clock.time_ns()
+        if self._key in self._run.under_way:
+            self._run.under_way[self._key] = self._run.under_way[self._key][0], self._started_ns
 
     def _waited_ns(self) -> int:
         return max(0, self._started_ns - self._waiting_since_ns) if self._waiting_since_ns else 0

@@ -14,6 +14,20 @@ SpanStatus = Literal["ok", "error", "died", "running"]
 """How it ended: well, with an error, because its process died, or not yet."""
 
 
+class UnderWay(msgspec.Struct, frozen=True):
+    """An attempt that is being carried out at this moment: what only the process that does it knows.
+
+    Attributes:
+        key: The step's place in its run, such as ``map#1[17]/charge#1``.
+        attempt: Its number, from 1.
+        started_ns: Wall-clock time at which its work began.
+    """
+
+    key: str
+    attempt: int
+    started_ns: int
+
+
 class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of a waterfall.
 

@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from mainstem.log.contract import StoredRecord
+from mainstem.trace.spans import UnderWay
 from mainstem.ui.html import Html
 
 
@@ -49,6 +50,7 @@ class LiveFacts(msgspec.Struct, frozen=True, kw_only=True):
         size_bytes: Space that they take.
         groups: The consumer groups.
         writable: Whether the application runs here, so that cancel and resume work.
+        under_way: The attempts that are being carried out for the page's run, where it is the page of one.
     """
 
     now_ns: int
@@ -58,6 +60,7 @@ class LiveFacts(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int = 0
     groups: Sequence[GroupFacts] = ()
     writable: bool = True
+    under_way: Sequence[UnderWay] = ()
 
 
 class PageRequest(msgspec.Struct, frozen=True):

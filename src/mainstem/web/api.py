@@ -11,7 +11,7 @@ Errors have one shape: ``{"error": {"code", "message", "try"}}``.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -25,6 +25,7 @@ from mainstem.flow.journal import JOURNAL_PREFIX, LOG_LINES_PREFIX, InboxMessage
 from mainstem.host.clock import Clock
 from mainstem.log.contract import TRACEPARENT, Log, StoredRecord
 from mainstem.trace.context import current_trace, parse_traceparent, use_trace
+from mainstem.trace.spans import UnderWay
 from mainstem.web.answers import json_response
 from mainstem.web.errors import BadRequestError, NotFoundError, UnavailableError
 from mainstem.web.panels import records as kept
@@ -50,12 +51,16 @@ class Api:
         log: Where wishes go.
         projection: What is read.
         clock: The time of what still runs.
+        under_way: Returns the attempts that are being carried out for a run.
     """
 
-    def __init__(self, log: Log, projection: Projection, clock: Clock) -> None:
+    def __init__(
+        self, log: Log, projection: Projection, clock: Clock, under_way: Callable[[str], Sequence[UnderWay]]
+    ) -> None:
         self._log = log
         self._projection = projection
         self._clock = clock
+        self._under_way = under_way
 
     def routes(self) -> Sequence[Route]:
         """Return the API's routes."""
@@ -85,7 +90,7 @@ class Api:
         return json_response({"runs": [run.summary(now_ns) for run in found], "position": self._projection.position})
 
     async def run(self, request: Request) -> Response:
-        """Describe one run: its summary, its journal's entries and its log lines."""
+        """Describe one run: its summary, the attempts under way, its journal's entries and its log lines."""
         run_id = request.path_params["run_id"]
         await self._fresh()
 
@@ -102,6 +107,7 @@ class Api:
         return json_response(
             {
                 "run": run.summary(self._clock.time_ns()),
+                "under_way": self._under_way(run_id),
                 "entries": [_as_json(record) for record in entries],
                 "lines": [_as_json(record) for record in lines],
             }

@@ -22,6 +22,7 @@ from mainstem.bus import GroupStatus
 from mainstem.host.clock import Clock
 from mainstem.host.signals import before_ending
 from mainstem.log.contract import Log
+from mainstem.trace.spans import UnderWay
 from mainstem.ui.html import el
 from mainstem.ui.panel import Fragment, GroupFacts, LiveFacts, Page, PageRequest, PageView, Panel
 from mainstem.web.answers import error_response, html_response, wants_html
@@ -68,11 +69,13 @@ class Dashboard:
         panels: Sequence[Panel] = (),
         routes: Mapping[str, Sequence[BaseRoute]] | None = None,
         groups: Callable[[], Sequence[GroupStatus]] = tuple,
+        under_way: Callable[[str], Sequence[UnderWay]] = lambda _run_id: (),
         token: str | None = None,
     ) -> None:
         self._log = log
         self._clock = clock
         self._groups = groups
+        self._under_way = under_way
         everything: Sequence[Panel] = (
             OverviewPanel(),
             RunsPanel(),
@@ -111,7 +114,7 @@ class Dashboard:
 
     def api(self) -> Api:
         """Return the HTTP API over this dashboard's page state."""
-        return Api(self._log, self._projection, self._clock)
+        return Api(self._log, self._projection, self._clock, self._under_way)
 
     async def start(self) -> None:
         """Open the page state and follow the log."""
@@ -191,7 +194,7 @@ class Dashboard:
         if found is None:
             return Rendering(None, self._projection.position)
         page, parameters = found
-        facts = await self._live_facts()
+        facts = await self._live_facts(parameters.get("run_id", ""))
         request = PageRequest(parameters, parse_query(address.query), address.base, facts, self._files.paths())
 
         def render(db: sqlite3.Connection) -> Rendering:
@@ -206,7 +209,7 @@ class Dashboard:
                 return page, match.groupdict()
         return None
 
-    async def _live_facts(self) -> LiveFacts:
+    async def _live_facts(self, run_id: str) -> LiveFacts:
         now_s = self._clock.monotonic_s()
         if now_s >= self._facts_until_s:
             self._facts_until_s = now_s + _STATS_FOR_S
@@ -231,6 +234,7 @@ class Dashboard:
                 )
                 for one in self._groups()
             ],
+            under_way=self._under_way(run_id) if run_id else (),
         )
 
     # ---- changes

@@ -20,10 +20,10 @@ from mainstem.flow.journal import (
     Started,
     StepCompleted,
     StepFailed,
-    StepStarted,
 )
 from mainstem.flow.spans import run_spans
 from mainstem.log.contract import StoredRecord
+from mainstem.trace.spans import Span
 from mainstem.trace.waterfall import build_waterfall
 from mainstem.ui.format import age_element, format_duration, shorten, time_element
 from mainstem.ui.html import Child, Html, el
@@ -50,6 +50,13 @@ STEPS_SHOWN: Final = 200
 """Latest attempts that the table of steps shows."""
 
 _STEPS_IN_FULL: Final = 60
+_UNDER_WAY_SHOWN: Final = 8
+_UNENDED: Final = {
+    "running": ("running", ""),
+    "died": ("died", "its process ended before it did"),
+    "may have died": ("died", "it left no record: it may have died with its process"),
+    "broken off": ("cancelled", "it was broken off"),
+}
 
 LINES_SHOWN: Final = 300
 """Latest log lines that are shown."""
@@ -61,11 +68,13 @@ _decode_line = msgspec.json.Decoder(LogLine).decode
 def render_run(db: sqlite3.Connection, request: PageRequest, run: RunFold) -> PageView:
     """Render one run."""
     records = kept.of_stream(db, JOURNAL_PREFIX + run.run_id)
-    lines = _lines(kept.of_stream(db, LOG_LINES_PREFIX + run.run_id, limit=LINES_SHOWN))
+    line_records = kept.of_stream(db, LOG_LINES_PREFIX + run.run_id)
+    lines = _lines(line_records[-LINES_SHOWN:])
     entries = _entries(records)
     now_ns = request.facts.now_ns
     state = run.state(now_ns)
-    waterfall = build_waterfall(run_spans(records, now_ns=now_ns), now_ns)
+    spans = run_spans([*records, *line_records], now_ns=now_ns, under_way=request.facts.under_way)
+    waterfall = build_waterfall([span for span in spans if span.kind != "log"], now_ns)
     fragments = [
         Fragment("opening", _opening(request, run, state), live=True),
         Fragment("facts", _facts(request, run)),
@@ -74,7 +83,7 @@ def render_run(db: sqlite3.Connection, request: PageRequest, run: RunFold) -> Pa
             card("Timeline", waterfall_table(waterfall, "Steps and waiting of this run, in time")),
             label="Timeline",
         ),
-        Fragment("steps", _steps(entries, is_open=not run.ending), label="Steps"),
+        Fragment("steps", _steps(entries, spans), label="Steps"),
         Fragment("values", _values(entries), label="Input and result"),
         Fragment("lines", _log(lines), label="Log lines"),
     ]
@@ -82,10 +91,15 @@ def render_run(db: sqlite3.Connection, request: PageRequest, run: RunFold) -> Pa
     return PageView(
         run.run_id,
         fragments,
-        frozenset({"run:" + run.run_id, "stream:" + LOG_LINES_PREFIX + run.run_id}),
+        # What is under way is on no record: an open run's page is looked at again as time goes on.
+        frozenset({"run:" + run.run_id, "stream:" + LOG_LINES_PREFIX + run.run_id}) | _ticks(run),
         title,
         [("Runs", "runs")],
     )
+
+
+def _ticks(run: RunFold) -> frozenset[str]:
+    return frozenset() if run.ending else frozenset({"tick"})
 
 
 def _entries(records: Sequence[StoredRecord]) -> list[tuple[StoredRecord, JournalEntry]]:
@@ -157,6 +171,7 @@ def _facts(request: PageRequest, run: RunFold) -> Html:
     )
     return facts(
         [
+            ("Running now", _under_way(request)),
             ("Queue", run.queue),
             ("Started by", trigger),
             ("About", entities(base, run.about) if run.about else None),
@@ -185,23 +200,24 @@ def _facts(request: PageRequest, run: RunFold) -> Html:
     )
 
 
-def _steps(entries: Sequence[tuple[StoredRecord, JournalEntry]], *, is_open: bool) -> Html:
-    ended = {(entry.key, entry.attempt) for _record, entry in entries if isinstance(entry, StepCompleted | StepFailed)}
-    # Of attempts whose start is on record and whose end is not, the last one runs; the earlier ones died.
-    latest: dict[str, int] = {}
-    for _record, entry in entries:
-        if isinstance(entry, StepStarted | StepCompleted | StepFailed):
-            latest[entry.key] = max(latest.get(entry.key, 0), entry.attempt)
-    rows: list[Sequence[Child]] = []
+def _under_way(request: PageRequest) -> Child:
+    now_ns = request.facts.now_ns
+    shown = [
+        f"{one.key}, attempt {one.attempt}, since {format_duration(max(0, now_ns - one.started_ns))}"
+        for one in request.facts.under_way[:_UNDER_WAY_SHOWN]
+    ]
+    more = len(request.facts.under_way) - len(shown)
+    return "; ".join(shown) + (f"; and {more:,} more" if more else "") or None
+
+
+def _steps(entries: Sequence[tuple[StoredRecord, JournalEntry]], spans: Sequence[Span]) -> Html:
+    rows: list[tuple[int, Sequence[Child]]] = []
     for record, entry in entries:
         match entry:
             case StepCompleted():
                 took_ns = record.time_ns - entry.started_ns
-                rows.append(
-                    _step_row(
-                        "completed", entry, record, took_ns, el("code", one_line(bytes(entry.result)), class_="value")
-                    )
-                )
+                shown_result = el("code", one_line(bytes(entry.result)), class_="value")
+                rows.append(_step_row("completed", entry, record, took_ns, shown_result))
             case StepFailed():
                 rows.append(
                     _step_row(
@@ -212,9 +228,8 @@ def _steps(entries: Sequence[tuple[StoredRecord, JournalEntry]], *, is_open: boo
                         _error(entry.error),
                     )
                 )
-            case StepStarted() if (entry.key, entry.attempt) not in ended:
-                how, why = _unended(latest[entry.key] == entry.attempt, is_open=is_open)
-                rows.append(_step_row(how, entry, record, 0, why))
+    rows += [_unended_row(span) for span in spans if "unended" in span.attributes]
+    rows.sort(key=lambda row: row[0])
     columns = (
         ("State", ""),
         ("Step", "named"),
@@ -227,31 +242,40 @@ def _steps(entries: Sequence[tuple[StoredRecord, JournalEntry]], *, is_open: boo
     left_out = max(0, len(rows) - STEPS_SHOWN)
     more = el("p", f"{left_out:,} earlier attempts are not shown here.", class_="dim") if left_out else None
     shown = table(
-        "Steps of this run, by time of their end", columns, rows[-STEPS_SHOWN:], empty=el("p", "No step has ended yet.")
+        "Steps of this run, by time of their end",
+        columns,
+        [cells for _time, cells in rows[-STEPS_SHOWN:]],
+        empty=el("p", "No step has begun yet."),
     )
     return card("Steps", more, scrolling(shown, "Steps") if len(rows) > _STEPS_IN_FULL else shown)
 
 
-def _unended(is_last: bool, *, is_open: bool) -> tuple[str, str]:
-    """Return state and words of an attempt whose start is on record and whose end is not."""
-    if not is_last:
-        return "died", "its process ended before it did"
-    return ("running", "") if is_open else ("cancelled", "it was broken off when the run ended")
+def _unended_row(span: Span) -> tuple[int, Sequence[Child]]:
+    """Return the row of an attempt whose end is not on record."""
+    state, why = _UNENDED[span.attributes["unended"]]
+    time_ns = span.end_ns or span.start_ns
+    return time_ns, _cells(state, state, span.attributes["key"], span.attributes["attempt"], why, 0, 0, time_ns)
 
 
 def _step_row(
-    state: str, entry: StepCompleted | StepFailed | StepStarted, record: StoredRecord, took_ns: int, shown: Child
+    state: str, entry: StepCompleted | StepFailed, record: StoredRecord, took_ns: int, shown: Child
+) -> tuple[int, Sequence[Child]]:
+    tone, word = ("failed", "failed") if state == "retrying" else (state, state)
+    cells = _cells(tone, word, entry.key, str(entry.attempt), shown, entry.waited_ns, took_ns, record.time_ns)
+    return record.time_ns, cells
+
+
+def _cells(
+    tone: str, word: str, key: str, attempt: str, shown: Child, waited_ns: int, took_ns: int, time_ns: int
 ) -> Sequence[Child]:
-    waited_ns = 0 if isinstance(entry, StepStarted) else entry.waited_ns
-    words = {"retrying": "failed"}.get(state, state)
     return (
-        pill("failed" if state == "retrying" else state, words),
-        el("span", entry.key, class_="mono"),
-        str(entry.attempt),
+        pill(tone, word),
+        el("span", key, class_="mono"),
+        attempt,
         shown,
         format_duration(waited_ns) if waited_ns else el("span", "–", class_="dim"),
         format_duration(max(0, took_ns)) if took_ns else el("span", "–", class_="dim"),
-        time_element(record.time_ns, with_date=False),
+        time_element(time_ns, with_date=False),
     )
 
 
