@@ -26,9 +26,8 @@ class Branch:
         task: The task that runs it; calls from another are refused.
         queued_ns: Since when its next call has waited for its turn, wall clock; 0 for not at all.
         passed: How often the run had been taken over when the last record was made that the branch got past. A call
-            that comes after
-            that record was not started by the processes before it: what is called after one that this process made is
-            new for certain.
+            that comes after that record was not started by the processes before it: what is called after one that this
+            process made is new for certain.
     """
 
     __slots__ = ("_counts", "passed", "prefix", "queued_ns", "run", "task")

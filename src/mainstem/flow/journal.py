@@ -1,9 +1,8 @@
 """The records of a run's journal, ``$run.<id>``: what a run is, in the order in which it came to be.
 
 Each is JSON with a ``type``. Times are those of the record, but for the start of work, which is carried here because a
-step
-costs one commit: its result. ``key`` is a step's identity within its run: branch path, name and occurrence, such as
-``map#1[17]/charge#1``.
+step costs one commit: its result. ``key`` is a step's identity within its run: branch path, name and occurrence, such
+as ``map#1[17]/charge#1``.
 """
 
 from __future__ import annotations
