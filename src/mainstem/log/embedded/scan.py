@@ -197,8 +197,8 @@ def check_format(header: FrameHeader, place: SegmentPlace) -> None:
         raise LogFormatError(
             f"{place.path} byte {header.offset}: the frame has format version {header.version}, kind {header.kind} and "
             f"feature bits {header.features:#06x}; this mainstem reads version {FORMAT_VERSION}, kinds {SEGMENT_START} "
-            f"to {ROLLED_END} and bits {KNOWN_FEATURES:#06x}. Nothing was changed. Open the directory with the mainstem "
-            "that wrote it, or a newer one.",
+            f"to {ROLLED_END} and bits {KNOWN_FEATURES:#06x}. Nothing was changed. Open the directory with the "
+            "mainstem that wrote it, or a newer one.",
             try_command="pip install --upgrade mainstem",
         )
 
