@@ -158,7 +158,9 @@ def test_a_service_says_itself_which_sites_may_use_it(tmp_path: Path) -> None:
         token = {"authorization": "Bearer correct-horse"}
         ms = Mainstem(tmp_path, services=[uploads], token="correct-horse")
         async with ms, client(Starlette(routes=[Mount("/m", ms.asgi)])) as web:
-            asked = await web.options("/m/uploads/files", headers={"origin": site})
+            asked = await web.options(
+                "/m/uploads/files", headers={"origin": site, "access-control-request-method": "POST"}
+            )
             assert asked.status_code < 300 and asked.headers["access-control-allow-origin"] == site
             creation = {"origin": site, "tus-resumable": "1.0.0", "upload-length": "1"}
             assert (await web.post("/m/uploads/files", headers=creation)).status_code == 401
@@ -199,6 +201,12 @@ def test_the_token_comes_from_argument_or_environment(tmp_path: Path, monkeypatc
     monkeypatch.setenv(TOKEN_VARIABLE, "from outside")
     assert Mainstem(tmp_path).token == "from outside"
     assert Mainstem(tmp_path, token="from inside").token == "from inside"
+
+
+def test_a_short_token_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    """A token that could be guessed is an error where the application is made, not at each request."""
+    with pytest.raises(InvalidArgumentError, match="the token has 3 characters"):
+        Mainstem(tmp_path, token="abc")
 
 
 def test_mounted_with_the_hosts_lifespan(tmp_path: Path) -> None:
@@ -244,6 +252,38 @@ def test_a_running_step_is_on_the_runs_page(tmp_path: Path) -> None:
             assert ms.flow.under_way("one") == []
             page = (await web.get("/runs/one", headers={"accept": "text/html"})).text
             assert "Running now" not in page
+
+    run(main())
+
+
+def test_what_a_subscriber_does_is_in_the_trace(tmp_path: Path) -> None:
+    """A job that a handler enqueued stands below its group, and what a group gave up is a failure, in one trace."""
+
+    async def main() -> None:
+        ms = Mainstem(tmp_path)
+
+        @ms.job(name="mail")
+        async def mail() -> None:
+            pass
+
+        @ms.subscribe("orders.created", group="teller")
+        async def tell(_event: Event[dict[str, int]]) -> None:
+            await mail.enqueue(id="mail-1")
+
+        @ms.subscribe("orders.created", group="broken", retry=Retry(max_attempts=1))
+        async def fail(_event: Event[dict[str, int]]) -> None:
+            raise ValueError("no address")
+
+        async with ms, client(ms.asgi) as web:
+            with use_trace(new_trace()):
+                await ms.publish("orders.created", {"id": 1})
+            await until(lambda: ms.log.last("$run.mail-1"), what="the job")
+            await until(lambda: ms.log.last("$dead.broken"), what="the dead letter")
+            spans = {one["name"]: one for one in (await web.get("/api/traces/mail-1")).json()["spans"]}
+        assert spans["mail"]["parent_id"] == spans["group teller"]["span_id"]
+        event = spans["orders.created"]["span_id"]
+        assert spans["group teller"]["parent_id"] == spans["group broken"]["parent_id"] == event
+        assert spans["group broken"]["detail"] == "gave up after 1 attempt: ValueError: no address"
 
     run(main())
 

@@ -20,6 +20,7 @@ from mainstem.web.projection import PageState
 from tests.support import run
 from tests.web.support import dashboard, failed_run
 from tests.web.test_projection import Counter
+from tests.web.test_security import check_no_method_passes_as_a_question
 
 PAGE = {"accept": "text/html"}
 
@@ -82,6 +83,11 @@ def strangers_are_not_let_in(directory: Path) -> None:
     run(main())
 
 
+def only_questions_pass_without_the_token(_directory: Path) -> None:
+    """What a service does on another method's behalf needs the token."""
+    check_no_method_passes_as_a_question("POST")
+
+
 def position_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub takes every reader for one that has seen everything."""
     join = hub_module._Room.join
@@ -126,12 +132,18 @@ def origin_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(security_module, "check_same_origin", lambda _headers: None)
 
 
+def override_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is an OPTIONS is a question."""
+    monkeypatch.setattr(security_module, "is_preflight", lambda method, _headers: method == "OPTIONS")
+
+
 CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], None]]] = (
     (a_page_that_reconnects_loses_nothing, position_forgotten),
     (position_and_state_change_together, transaction_left_out),
     (strangers_write_no_markup, escaping_left_out),
     (strangers_are_not_let_in, host_unchecked),
     (strangers_are_not_let_in, origin_unchecked),
+    (only_questions_pass_without_the_token, override_unchecked),
 )
 
 

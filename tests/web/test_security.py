@@ -7,6 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from mainstem.base.errors import InvalidArgumentError
 from mainstem.web.errors import ForbiddenError, TokenNeededError
@@ -21,6 +23,7 @@ from mainstem.web.security import (
     cookie_value,
     host_name,
     is_loopback,
+    is_preflight,
 )
 from tests.support import run
 from tests.web.support import dashboard, started
@@ -105,6 +108,42 @@ def test_a_form_changes_nothing(headers: dict[str, str]) -> None:
         check_intended(Headers(headers))
     check_intended(Headers({"content-type": "application/json; charset=utf-8"}))
     check_intended(Headers({"hx-request": "true"}))
+
+
+def test_only_a_question_is_a_preflight() -> None:
+    """OPTIONS passes without a token when a browser asks by it, and not when another method is to be performed."""
+    asks = {"access-control-request-method": "PATCH"}
+    assert is_preflight("OPTIONS", Headers(asks))
+    assert not is_preflight("OPTIONS", Headers({}))
+    assert not is_preflight("POST", Headers(asks))
+    assert not is_preflight("OPTIONS", Headers({**asks, "X-HTTP-Method-Override": "POST"}))
+
+
+@pytest.mark.parametrize("override", ["POST", "PATCH", "HEAD"])
+def test_no_method_passes_as_a_question(override: str) -> None:
+    """A service behind the gate hears of a preflight without a token, and of nothing that names another method."""
+    check_no_method_passes_as_a_question(override)
+
+
+def check_no_method_passes_as_a_question(override: str) -> None:
+    """Send a preflight, and one with an override, to a service behind a gate."""
+    heard: list[str] = []
+
+    async def service(scope: Scope, receive: Receive, send: Send) -> None:
+        heard.append(scope["method"])
+        await Response(status_code=204)(scope, receive, send)
+
+    async def main() -> None:
+        transport = httpx.ASGITransport(Gate(service, TOKEN, ["uploads"]))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            asks = {"access-control-request-method": override}
+            assert (await client.options("/uploads/files", headers=asks)).status_code == 204
+            for headers in ({}, asks):
+                answer = await client.options("/uploads/files", headers={**headers, "x-http-method-override": override})
+                assert answer.status_code == TokenNeededError.status
+            assert heard == ["OPTIONS"]
+
+    run(main())
 
 
 def test_a_short_token_is_none() -> None:

@@ -50,6 +50,16 @@ _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _PROXY_HEADERS: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
 
+def check_token(token: str) -> None:
+    """Check that a token is long enough to be one.
+
+    Raises:
+        InvalidArgumentError: It is shorter than :data:`TOKEN_MIN_CHARS`.
+    """
+    if len(token) < TOKEN_MIN_CHARS:
+        raise InvalidArgumentError(f"the token has {len(token)} characters: expected {TOKEN_MIN_CHARS} or more.")
+
+
 class Gate:
     """ASGI middleware that lets in whom it should and adds :data:`HEADERS`.
 
@@ -57,15 +67,15 @@ class Gate:
         app: What is behind it.
         token: What every request needs; ``None`` lets in this machine alone.
         services: Names of the services behind it. Which other sites may use a service is for that service to say,
-            and a browser's question beforehand (OPTIONS), which carries no token, reaches it.
+            and a browser's question beforehand (:func:`is_preflight`), which carries no token, reaches it.
 
     Raises:
         InvalidArgumentError: The token is too short to be one.
     """
 
     def __init__(self, app: ASGIApp, token: str | None, services: Collection[str] = ()) -> None:
-        if token is not None and len(token) < TOKEN_MIN_CHARS:
-            raise InvalidArgumentError(f"the token has {len(token)} characters: expected {TOKEN_MIN_CHARS} or more.")
+        if token is not None:
+            check_token(token)
         self._app = app
         self._token = token
         self._services = frozenset(services)
@@ -97,7 +107,7 @@ class Gate:
         if self._token is None:
             check_local(request.scope, request.headers)
             return None
-        if method == "OPTIONS" and is_of_service:
+        if is_of_service and is_preflight(method, request.headers):
             return None
         return self._check_token(request, self._token)
 
@@ -191,6 +201,16 @@ def check_same_origin(headers: Headers) -> None:
         origin is not None and urlsplit(origin).netloc != headers.get("host", "")
     ):
         raise ForbiddenError("The request comes from another site's page. Nothing was changed.")
+
+
+def is_preflight(method: str, headers: Headers) -> bool:
+    """Tell whether a request is a browser's question beforehand (Fetch, "CORS-preflight"), and nothing else besides.
+
+    One that names another method which is to be performed instead is no question.
+    """
+    return (
+        method == "OPTIONS" and "access-control-request-method" in headers and "x-http-method-override" not in headers
+    )
 
 
 def check_intended(headers: Headers) -> None:

@@ -70,6 +70,12 @@ def test_method_override() -> None:
         effective_method("POST", {"x-http-method-override": "TRACE"})
 
 
+@pytest.mark.parametrize("override", ["POST", "PATCH", "HEAD", "DELETE"])
+def test_a_question_is_never_more(override: str) -> None:
+    """An actual OPTIONS, which passes a gate without credentials, stays one whatever the override says."""
+    assert effective_method("OPTIONS", {"x-http-method-override": override}) == "OPTIONS"
+
+
 def test_creation() -> None:
     """A POST is understood: size, metadata, body."""
     headers = {

@@ -90,13 +90,14 @@ def effective_method(method: str, headers: Mapping[str, str]) -> str:
     """Return the method that is meant.
 
     tus, X-HTTP-Method-Override: "MUST be a string which MUST be interpreted as the request's method by the Server, if
-    the header is presented. The actual method of the request MUST be ignored."
+    the header is presented. The actual method of the request MUST be ignored." An actual OPTIONS stays one all the
+    same: browsers ask with it without credentials, so it must never come to do anything.
 
     Raises:
         UploadRequestError: The override is none of the protocol's methods.
     """
     override = headers.get("x-http-method-override")
-    if override is None:
+    if override is None or method == "OPTIONS":
         return method
     if override.upper() not in _METHODS:
         raise UploadRequestError(f"X-HTTP-Method-Override is {override[:20]!r}, expected one of {', '.join(_METHODS)}.")
