@@ -13,7 +13,6 @@ import msgspec
 from mainstem.services.media.manifest import MULTIVARIANT_NAME, PLAYLIST_TYPE, PublishedFile
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
-_GZIP = re.compile(r"(?:^|,)\s*(?:gzip|\*)\s*(?:;\s*q=([0-9.]+))?\s*(?:,|$)", re.IGNORECASE)
 _YEAR_S = 365 * 24 * 3600
 
 
@@ -91,11 +90,13 @@ def parse_range(header: str, size_bytes: int) -> tuple[int, int] | None:
 
 def accepts_gzip(header: str) -> bool:
     """Tell whether an Accept-Encoding header allows gzip (RFC 9110, 12.5.3)."""
-    match = _GZIP.search(header)
-    if match is None:
-        return False
+    weights: dict[str, str] = {}
+    for offer in header.split(","):
+        coding, _, parameter = offer.partition(";")
+        name, _, value = parameter.partition("=")
+        weights[coding.strip().lower()] = value.strip() if name.strip().lower() == "q" else "1"
     try:
-        return float(match[1] or "1") > 0
+        return float(weights.get("gzip", weights.get("*", "0"))) > 0
     except ValueError:
         return False
 
