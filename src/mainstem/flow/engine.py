@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from typing import Any
 
 import msgspec
 
@@ -83,6 +84,7 @@ class Engine:
         self._watchers: dict[str, list[asyncio.Future[JournalEntry]]] = {}
         self._resuming = asyncio.Semaphore(_RESUMING_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._starting: set[asyncio.Task[None]] = set()
         self._places: dict[str, Queue] = {}
         self._inbox = Inbox(self)
         self._log_handler = RunLogHandler(self.loop)
@@ -126,7 +128,7 @@ class Engine:
         await asyncio.gather(*(run.journal.settle() for run in runs))
         for run in runs:
             run.stop(Ending(Released(self._process) if run.claims or self._is_at_work(run) else None))
-        waiting = [run.task for run in runs if run.task is not None] + list(self._tasks)
+        waiting = [run.task for run in runs if run.task is not None] + [*self._tasks, *self._starting]
         for task in self._tasks:
             task.cancel()
         if waiting:
@@ -152,6 +154,13 @@ class Engine:
         task: asyncio.Task[None] = self.loop.create_task(coroutine)  # type: ignore[arg-type]
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
+
+    def starting(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Return a task that makes a run exist and begins it; it ends whatever becomes of whoever awaits it."""
+        task = self.loop.create_task(coroutine)
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+        return task
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

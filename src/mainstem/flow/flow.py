@@ -316,12 +316,17 @@ class Flow:
             about = tuple(dict.fromkeys((*about, *branch.run.about)))
         origin = current_trace() or new_trace()
         record = started_record(started, origin, about)
-        try:
-            position = await engine.log.append(JOURNAL_PREFIX + run_id, [record], expected_position=0)
-        except PositionConflictError:
-            await self._check_same(engine, run_id, started)
-        else:
-            engine.begin_new(run_id, started, position, origin, about)
+
+        async def make() -> None:
+            try:
+                position = await engine.log.append(JOURNAL_PREFIX + run_id, [record], expected_position=0)
+            except PositionConflictError:
+                await self._check_same(engine, run_id, started)
+            else:
+                engine.begin_new(run_id, started, position, origin, about)
+
+        # The engine's own: whoever is cancelled while it waits here leaves no run behind that nobody carries out.
+        await asyncio.shield(engine.starting(make()))
         return RunHandle(self, run_id, recorded)
 
     @staticmethod

@@ -6,7 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from mainstem.flow.branch import Attempt, RunFace, scope
+from mainstem.base.text import recordable
+from mainstem.flow.branch import Attempt, Branch, RunFace, scope
 from mainstem.flow.journal import LogLine
 
 if TYPE_CHECKING:
@@ -40,12 +41,16 @@ class RunLogHandler(logging.Handler):
         if not isinstance(here, Attempt) and run.uncalled:
             return  # workflow code that is being replayed: its lines were kept the first time
         try:
-            message = self.format(record)[:LINE_MAX_CHARS]
-        except Exception:  # noqa: BLE001 (a message that cannot be formatted: as logging does it)
+            self._keep(run, here, record)
+        except Exception:  # noqa: BLE001 (a message that cannot be formatted, a loop that closes: as logging does it)
             self.handleError(record)
-            return
+
+    def _keep(self, run: Run, here: Branch | Attempt, record: logging.LogRecord) -> None:
+        message, level, name = (
+            recordable(text, LINE_MAX_CHARS) for text in (self.format(record), record.levelname, record.name)
+        )
         key, attempt = (here.key, here.number) if isinstance(here, Attempt) else ("", 0)
-        line = LogLine(run.engine.clock.time_ns(), record.levelname, record.name, message, key, attempt)
+        line = LogLine(run.engine.clock.time_ns(), level, name, message, key, attempt)
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mainstem.base.text import message_of, recordable
 from mainstem.bus.events import Outgoing, publish_hook
 from mainstem.flow.branch import Branch, current_branch, scope
 from mainstem.flow.errors import StepFailedError, type_name
@@ -209,15 +210,24 @@ class Run:
             step = (error.key, error.attempt) if isinstance(error, StepFailedError) else ("", 0)
             final = RunFailed(error_info(error), *step)
         self.engine.ends(self)
-        if final is not None:
-            # Put before anything is awaited, so that a job's result and its end are one commit.
+        written: JournalEntry | None = None
+        try:
+            written = await self._write_end(final) if final is not None else None
+        finally:
+            self.engine.ended(self, written)
+
+    async def _write_end(self, final: JournalEntry) -> JournalEntry | None:
+        """Write the last entry; return it, or ``None`` when the journal was lost."""
+        # Put before anything is awaited, so that a job's result and its end are one commit.
+        try:
             waiter = self.journal.put(encode_entry(final))
-            while not waiter.done():
-                with suppress(asyncio.CancelledError):  # told too late: the ending is on its way to the disk
-                    await asyncio.wait([waiter])
-            if waiter.cancelled():
-                final = None
-        self.engine.ended(self, final)
+        except Exception as error:  # noqa: BLE001 (a result over the limit, text that is no UTF-8: that failed the run)
+            final = RunFailed(error_info(error))
+            waiter = self.journal.put(encode_entry(final))
+        while not waiter.done():
+            with suppress(asyncio.CancelledError):  # told too late: the ending is on its way to the disk
+                await asyncio.wait([waiter])
+        return None if waiter.cancelled() else final
 
     def _left_over(self) -> list[str]:
         """Return the recorded keys that the code never called, but for those in branches that were cancelled."""
@@ -248,10 +258,14 @@ def _publish_hook(event: Outgoing) -> Coroutine[Any, Any, int] | None:
 
 
 def error_info(error: BaseException) -> ErrorInfo:
-    """Return an exception as it is recorded."""
+    """Return an exception as it is recorded; never raises, whatever the exception's own methods do."""
     if isinstance(error, StepFailedError):
         return error.error
-    text = "".join(traceback.format_exception(error))
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception as broken:  # noqa: BLE001 (the user's class: what it is called is known all the same)
+        text = f"(its traceback cannot be shown: {type(broken).__name__})"
     if len(text) > _TRACEBACK_MAX_CHARS:
         text = text[: _TRACEBACK_MAX_CHARS // 2] + "\n...\n" + text[-_TRACEBACK_MAX_CHARS // 2 + 8 :]
-    return ErrorInfo(type_name(type(error)), str(error)[:_MESSAGE_MAX_CHARS], text)
+    message = message_of(error, _MESSAGE_MAX_CHARS)
+    return ErrorInfo(recordable(type_name(type(error)), _MESSAGE_MAX_CHARS), message, recordable(text, len(text)))
