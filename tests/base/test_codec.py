@@ -98,3 +98,16 @@ def test_what_does_not_fit_is_refused(data: bytes, annotation: Any) -> None:
     """Bytes that are no JSON, or not of the type, raise ``NotDecodableError``."""
     with pytest.raises(NotDecodableError, match="expected JSON of type"):
         decode(data, annotation)
+
+
+def test_object_is_any_json() -> None:
+    """A value annotated as ``object`` is whatever the JSON holds, at any depth."""
+    assert decode(b'{"a": 1}', object) == {"a": 1}
+    assert decode(b'{"a": {"b": [1]}}', dict[str, object]) == {"a": {"b": [1]}}
+
+
+@pytest.mark.parametrize("data", [b"[" * 5000 + b"]" * 5000, b'"\xff"', b"{", b""])
+def test_whatever_bytes_say_is_one_error(data: bytes) -> None:
+    """JSON that is nested too deeply, is no UTF-8 or no JSON at all is refused by one and the same error."""
+    with pytest.raises(NotDecodableError):
+        decode(data)

@@ -57,6 +57,8 @@ def _plain(value: object) -> object:
 
 def _revive(annotation: type, value: object) -> object:
     """Return the instance of a type that msgspec does not know, from its JSON form."""
+    if annotation is object:
+        return value
     validate = getattr(annotation, "model_validate", None)
     if validate is not None:
         return validate(value)
@@ -116,11 +118,11 @@ def decode(data: bytes | msgspec.Raw, annotation: Any = Any) -> Any:
     """Return the value of some JSON as the annotated type; ``Any`` gives JSON's own types.
 
     Raises:
-        NotDecodableError: It is no JSON, or does not fit; the message names the place.
+        NotDecodableError: It is no JSON, is nested too deeply, or does not fit; the message names the place.
     """
     try:
         return decoder(annotation).decode(data)
-    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
         name = getattr(annotation, "__name__", str(annotation))
         raise NotDecodableError(f"expected JSON of type {name}: {error}") from error
 
