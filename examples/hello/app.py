@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
@@ -85,5 +86,7 @@ async def take_order(request: Request) -> JSONResponse:
 
 
 api = Starlette(
-    routes=[Route("/orders", take_order, methods=["POST"]), Mount("/mainstem", ms.asgi)], lifespan=ms.lifespan
+    routes=[Route("/orders", take_order, methods=["POST"]), Mount("/mainstem", ms.asgi)],
+    middleware=[Middleware(ms.traced)],  # whatever follows from a request is in the request's trace
+    lifespan=ms.lifespan,
 )

@@ -16,6 +16,7 @@ from mainstem.flow import Flow
 from mainstem.host.clock import Clock, SystemClock
 from mainstem.log.contract import NO_HEADERS, Log
 from mainstem.log.embedded import LogSettings, open_log
+from mainstem.trace.asgi import Traced
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -78,8 +79,8 @@ class Mainstem:
         log_settings: Sizes of the log's files and buffers.
 
     Raises:
-        InvalidArgumentError: The directory names a remote engine, which this version does not have, or two services
-            have one name.
+        InvalidArgumentError: The directory names a remote engine, which this version does not have, two services have
+            one name, or the token is too short to be one.
     """
 
     def __init__(
@@ -102,6 +103,10 @@ class Mainstem:
         self._clock = clock or SystemClock()
         self._settings = log_settings
         self._token = token or os.environ.get(TOKEN_VARIABLE) or None
+        if self._token is not None:
+            from mainstem.web.security import check_token  # noqa: PLC0415 (brings the web framework)
+
+            check_token(self._token)
         self._services = tuple(services)
         self._bus = Bus(self._clock)
         self._flow = Flow(self._bus, self._clock)
@@ -268,6 +273,15 @@ class Mainstem:
         return self._lifespan
 
     # ---- the dashboard
+
+    @property
+    def traced(self) -> type[Traced]:
+        """Middleware that keeps callers' traces: ``Starlette(middleware=[Middleware(ms.traced)])``,
+        ``FastAPI(...).add_middleware(ms.traced)``.
+
+        What a request publishes and starts is then in the trace of its ``traceparent`` header, or all in one new trace.
+        """
+        return Traced
 
     @property
     def asgi(self) -> ASGIApp:

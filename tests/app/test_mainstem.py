@@ -12,18 +12,20 @@ from typing import Any
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Mount, Route
 
 import mainstem
-from mainstem import AlreadyStartedError, Event, InvalidArgumentError, Mainstem, NotStartedError, Uploads
+from mainstem import AlreadyStartedError, Event, InvalidArgumentError, Mainstem, NotStartedError, Retry, Uploads
 from mainstem.app import TOKEN_VARIABLE
 from mainstem.bus import Bus
 from mainstem.flow import Flow
 from mainstem.log import LogInUseError
 from mainstem.services.contract import ServiceContext
-from tests.support import run
+from mainstem.trace.context import current_trace, new_trace, parse_traceparent, use_trace
+from tests.support import run, until
 
 
 class Echo:
@@ -252,6 +254,34 @@ def test_a_running_step_is_on_the_runs_page(tmp_path: Path) -> None:
             assert ms.flow.under_way("one") == []
             page = (await web.get("/runs/one", headers={"accept": "text/html"})).text
             assert "Running now" not in page
+
+    run(main())
+
+
+def test_a_request_keeps_its_trace(tmp_path: Path) -> None:
+    """With the middleware, what a request publishes is in its caller's trace; without a header, all in a new one."""
+
+    async def main() -> None:
+        ms = Mainstem(tmp_path)
+
+        async def publish(_request: Request) -> PlainTextResponse:
+            await ms.publish("orders.created", 1)
+            await ms.publish("orders.noted", 1)
+            return PlainTextResponse("done")
+
+        host = Starlette(
+            routes=[Route("/", publish, methods=["POST"])], lifespan=ms.lifespan, middleware=[Middleware(ms.traced)]
+        )
+        caller = new_trace()
+        async with host.router.lifespan_context(host), client(host) as web:
+            for headers in ({"traceparent": caller.traceparent}, {"traceparent": "nonsense"}, {}):
+                assert (await web.post("/", headers=headers)).status_code == 200
+            records = await ms.log.read("orders.*")
+        contexts = [parse_traceparent(record.headers["traceparent"]) for record in records]
+        ids = [context.trace_id for context in contexts if context is not None]
+        assert ids[0] == ids[1] == caller.trace_id
+        assert ids[2] == ids[3] and ids[4] == ids[5] and len(set(ids)) == 3
+        assert current_trace() is None
 
     run(main())
 

@@ -25,7 +25,7 @@ COMMANDS: Final = {
     "new": "Write a small complete application: code, tests, README",
     "dev": "Run an application with its dashboard, and again after each change of its code",
     "runs": "List workflow runs and jobs, look at one, cancel or resume one",
-    "trace": "Show what became of a run, an upload, a video or an entity, from the first request on",
+    "trace": "Show what became of a run, an upload, a video or an entity, from its first record on",
     "tail": "Print the records of matching streams, and go on as new ones come",
     "log": "Verify a log's files, or tell how much is in them",
 }

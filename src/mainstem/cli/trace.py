@@ -1,4 +1,4 @@
-"""``mainstem trace``: what became of something, from the first request to the last step, along one line of time."""
+"""``mainstem trace``: what became of something, from its first record to the last step, along one line of time."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from mainstem.base.ids import check_id
+from mainstem.bus.cursors import DEAD_PREFIX, GROUP_PREFIX
 from mainstem.cli.arguments import add_data, add_json, positive
 from mainstem.cli.errors import EXIT_OK, NotFoundError
 from mainstem.cli.output import Output, Style, format_count, format_time, iso_time, printable
@@ -32,7 +33,10 @@ digits), or an entity that records are about, such as order:1234. An entity
 can have several traces; the latest come last.
 
 Times are wall-clock. Waiting for a turn and work look different, and an
-attempt that died with its process is marked.
+attempt that died with its process is marked. Of requests only those of
+uploads are rows; others' traces are kept by the middleware ms.traced, and
+begin here with what the request published or started. A subscriber is a row
+where it started something or gave up; its log lines are not kept.
 
 Examples:
   mainstem trace order-1234             a run, what led to it, what followed
@@ -147,10 +151,13 @@ async def load_traces(log: ReadableLog, trace_ids: Sequence[str], *, with_lines:
     """Return traces with all their records, in the order given; one pass over the log."""
     by_trace: dict[str, list[StoredRecord]] = {trace_id: [] for trace_id in trace_ids}
     trace_of_stream: dict[str, str] = {}
+    groups: dict[str, None] = {}
     async with aclosing(read_all(log, ">")) as records:
         async for record in records:
             trace_id = _trace_id(record)
-            if record.stream.startswith("$"):
+            if record.stream.startswith(GROUP_PREFIX):
+                groups[record.stream.removeprefix(GROUP_PREFIX)] = None
+            elif record.stream.startswith("$") and not record.stream.startswith(DEAD_PREFIX):
                 # A system stream belongs whole to the trace of its first record, and a run's log lines to the run's.
                 subject = record.stream.replace(_LINES_PREFIX, "$run.", 1)
                 trace_id = trace_of_stream.setdefault(subject, trace_id)
@@ -161,7 +168,9 @@ async def load_traces(log: ReadableLog, trace_ids: Sequence[str], *, with_lines:
     for trace_id, found in by_trace.items():
         # Lines tell of attempts, too, that have no record of an end: they are read, whether they are shown or not.
         spans = [
-            _printable_span(span) for span in trace_spans(found, now_ns=now_ns) if with_lines or span.kind != "log"
+            _printable_span(span)
+            for span in trace_spans(found, now_ns=now_ns, groups=groups)
+            if with_lines or span.kind != "log"
         ]
         traces.append(Trace(trace_id, _entities(found), build_waterfall(spans, now_ns)))
     return traces

@@ -118,16 +118,17 @@ class Api:
         name = request.path_params["name"]
         await self._fresh()
 
-        def load(db: sqlite3.Connection) -> tuple[str, Sequence[StoredRecord]]:
+        def load(db: sqlite3.Connection) -> tuple[str, Sequence[StoredRecord], Sequence[str]]:
             run = find_run(db, name)
             first = kept.first_of_stream(db, f"$upload.{name}")
             trace_id = run.trace_id if run else kept.trace_of(first) if first else name
-            return trace_id, kept.of_trace(db, trace_id)
+            return trace_id, kept.of_trace(db, trace_id), kept.group_names(db)
 
-        trace_id, records = await self._projection.run(load)
+        trace_id, records, groups = await self._projection.run(load)
         if not records:
             raise NotFoundError(f"There is no trace, run or upload {name[:128]!r}.")
-        return json_response({"trace_id": trace_id, "spans": trace_spans(records, now_ns=self._clock.time_ns())})
+        spans = trace_spans(records, now_ns=self._clock.time_ns(), groups=groups)
+        return json_response({"trace_id": trace_id, "spans": spans})
 
     async def cancel(self, request: Request) -> Response:
         """Ask that a run be cancelled."""

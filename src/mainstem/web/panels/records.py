@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from mainstem.bus.cursors import GROUP_PREFIX
 from mainstem.log.contract import TRACEPARENT, StoredRecord
 from mainstem.trace.context import parse_traceparent
 from mainstem.ui.panel import Page
@@ -174,6 +175,15 @@ def of_trace(db: sqlite3.Connection, trace_id: str, limit: int = 20_000) -> list
         (trace_id, limit),
     )
     return list(_records(rows))
+
+
+def group_names(db: sqlite3.Connection, limit: int = 200) -> list[str]:
+    """Return the names of the log's consumer groups."""
+    rows = db.execute(
+        "SELECT stream FROM records_stream WHERE stream > ? AND stream < ? ORDER BY stream LIMIT ?",
+        (GROUP_PREFIX, GROUP_PREFIX + "\x7f", limit),
+    )
+    return [stream.removeprefix(GROUP_PREFIX) for (stream,) in rows]
 
 
 def _records(rows: Iterable[tuple[int, str, int, bytes, bytes, bytes]]) -> Iterable[StoredRecord]:

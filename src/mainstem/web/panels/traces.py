@@ -44,7 +44,7 @@ def render_trace(db: sqlite3.Connection, request: PageRequest) -> PageView | Non
     if not records:
         return None
     now_ns = request.facts.now_ns
-    waterfall = build_waterfall(trace_spans(records, now_ns=now_ns), now_ns)
+    waterfall = build_waterfall(trace_spans(records, now_ns=now_ns, groups=kept.group_names(db)), now_ns)
     runs = runs_of_trace(db, trace_id)
     uploads = sorted({record.stream for record in records if record.stream.startswith("$upload.")})
     about = sorted({entity for record in records for entity in record.headers.get("about", "").split()})
@@ -52,7 +52,7 @@ def render_trace(db: sqlite3.Connection, request: PageRequest) -> PageView | Non
         ("Began", time_element(waterfall.start_ns)),
         ("Took", format_duration(waterfall.duration_ns)),
         ("About", entities(request.base, about[:20]) if about else None),
-        ("Records", f"{len(records):,}"),
+        ("Record" if len(records) == 1 else "Records", f"{len(records):,}"),
         (
             "Uploads",
             [
@@ -71,7 +71,7 @@ def render_trace(db: sqlite3.Connection, request: PageRequest) -> PageView | Non
         Fragment("facts", facts([(name, el("span", value)) for name, value in pairs if value])),
         Fragment(
             "waterfall",
-            card("From the first request to the last record", waterfall_table(waterfall, "The trace's spans, in time")),
+            card("From the first record to the last", waterfall_table(waterfall, "The trace's spans, in time")),
             label="Waterfall",
         ),
     ]
