@@ -281,6 +281,10 @@ def test_other_machines_need_a_token(invoke: Invoke, shop: Path, monkeypatch: py
     result = invoke("dev", shop / "app.py", "--host", "0.0.0.0")
     assert result.code == EXIT_USAGE
     assert "demands a token" in result.err
+    monkeypatch.setenv(TOKEN_VARIABLE, "abc")
+    short = invoke("dev", shop / "app.py")
+    assert (short.code, "the token has 3 characters" in short.err) == (EXIT_USAGE, True)
+    monkeypatch.delenv(TOKEN_VARIABLE)
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         assert address_of(taken) == f"http://127.0.0.1:{port}"

@@ -101,10 +101,12 @@ def check_file(path: Path) -> None:
 def _listen(arguments: argparse.Namespace) -> socket.socket:
     # The web server is imported here: --help does not need it.
     from mainstem.cli.serve import listen  # noqa: PLC0415
-    from mainstem.web.security import is_loopback  # noqa: PLC0415
+    from mainstem.web.security import check_token, is_loopback  # noqa: PLC0415
 
     if arguments.token:
         os.environ[TOKEN_VARIABLE] = arguments.token
+    if token := os.environ.get(TOKEN_VARIABLE):
+        check_token(token)
     if not is_loopback(arguments.host) and not os.environ.get(TOKEN_VARIABLE):
         raise UsageError(
             f"--host {arguments.host} lets other machines in: that demands a token. Nothing was started.",
