@@ -122,7 +122,8 @@ def test_rows_and_depth_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (len(waterfall.rows), waterfall.left_out) == (ROWS_MAX, 7)
     assert max(row.depth for row in waterfall.rows) == DEPTH_MAX
     monkeypatch.setattr(module, "ROWS_MAX", 3)
-    assert render_text(build_waterfall(chain, now_ns=0), 80)[-1].startswith("… and ")
+    assert render_text(build_waterfall(chain[:1004], now_ns=0), 80)[-1] == "… and 1,001 more rows"
+    assert render_text(build_waterfall(chain[:4], now_ns=0), 80)[-1] == "… and 1 more row"
 
 
 def test_a_loop_of_parents_does_not_hang() -> None:

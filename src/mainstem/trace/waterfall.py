@@ -175,7 +175,7 @@ def render_text(waterfall: Waterfall, width: int, paint: Paint | None = None) ->
             f"  {colour(_cut(detail, room), 'dim')}".rstrip()
         )
     if waterfall.left_out:
-        lines.append(f"… and {waterfall.left_out} more rows")
+        lines.append(f"… and {waterfall.left_out:,} more {'row' if waterfall.left_out == 1 else 'rows'}")
     return lines
 
 
