@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mainstem.flow import Enqueued, FlowError, RunFailedError
+from mainstem.base.errors import InvalidArgumentError
+from mainstem.flow import Enqueued, FlowError, RunCancelledError, RunFailedError
 from mainstem.flow.journal import LOG_LINES_PREFIX
 from mainstem.flow.run import error_info
 from mainstem.flow.writer import ENTRY_MAX_BYTES
+from mainstem.log import LogFullError, Record
 from tests.flow.support import App, running
 from tests.support import run, until
 
@@ -54,6 +59,38 @@ def _declare(app: App) -> None:
         return await says()
 
     app.short, app.task, app.long, app.no_text, app.mute, app.talks = short, task, long, no_text, mute, talks
+    _declare_more(app)
+
+
+def _declare_more(app: App) -> None:
+    @app.flow.step
+    async def waits() -> str:
+        app.seen.append(app.flow.current_run())
+        await app.go.wait()
+        return "done"
+
+    @app.flow.workflow
+    async def work() -> str:
+        return await waits()
+
+    @app.flow.workflow
+    async def stubborn() -> None:
+        app.seen.append("stubborn")
+        while not app.go.is_set():
+            with suppress(asyncio.CancelledError):  # what this workflow is for
+                await app.go.wait()
+
+    @app.flow.step
+    async def chats() -> int:
+        for _ in range(1200):
+            logging.getLogger("app").error("x" * 16_000)
+        return 1
+
+    @app.flow.workflow
+    async def chatty() -> int:
+        return await chats()
+
+    app.work, app.stubborn, app.chatty = work, stubborn, chatty
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
@@ -128,3 +165,131 @@ def test_keeping_a_line_never_raises_into_the_code_that_logs(
 
     run(scenario())
     assert "no room for a line" in capsys.readouterr().err
+
+
+def _fill(app: App, *, reserve: bool) -> None:
+    """Have the log refuse appends as a full disk does, but (with ``reserve``) for those into the reserve."""
+    append, append_many = app.log.append, app.log.append_many
+
+    async def one(stream: str, records: Sequence[Record], *, use_reserve: bool = False, **options: Any) -> int:
+        if use_reserve and reserve:
+            return await append(stream, records, use_reserve=True, **options)
+        raise LogFullError("no room")
+
+    async def many(appends: Any, *, use_reserve: bool = False, **options: Any) -> tuple[int, ...]:
+        if use_reserve and reserve:
+            return await append_many(appends, use_reserve=True, **options)
+        raise LogFullError("no room")
+
+    app.log.append = one  # type: ignore[method-assign]
+    app.log.append_many = many  # type: ignore[method-assign]
+
+
+def test_a_cancel_gets_through_on_a_full_disk(tmp_path: Path) -> None:
+    """The run's last entry goes into the reserve; what could not be written before it is given up."""
+
+    async def scenario() -> None:
+        async with running(tmp_path, _declare) as app:
+            handle = await app.work.start(id="r")
+            await until(lambda: app.seen)
+            _fill(app, reserve=True)
+            app.go.set()
+            engine = app.flow.engine
+            assert engine is not None
+            await until(lambda: engine.runs["r"].journal.stalled)
+            await handle.cancel("full")
+            with pytest.raises(RunCancelledError):
+                await handle.result(timeout_s=10)
+            assert await app.types("r") == ["Started", "RunCancelled"]
+
+    run(scenario())
+
+
+def test_a_result_gets_through_on_a_full_disk(tmp_path: Path) -> None:
+    """A run that ends by itself takes what stands before its end into the reserve too."""
+
+    async def scenario() -> None:
+        async with running(tmp_path, _declare) as app:
+            append = app.log.append
+
+            async def start(stream: str, records: Sequence[Record], **options: Any) -> int:
+                position = await append(stream, records, **options)
+                _fill(app, reserve=True)
+                return position
+
+            app.log.append = start  # type: ignore[method-assign]
+            handle = await app.task.enqueue(3, id="r")
+            assert await handle.result(timeout_s=10) == 3
+            assert await app.types("r") == ["Started", "StepCompleted", "RunCompleted"]
+
+    run(scenario())
+
+
+def test_the_application_stops_on_a_full_disk(tmp_path: Path) -> None:
+    """What cannot be written is given up at the end; the run is open for the next start."""
+
+    async def scenario() -> None:
+        async with running(tmp_path, _declare) as app:
+            await app.work.start(id="r")
+            await until(lambda: app.seen)
+            _fill(app, reserve=False)
+            app.go.set()
+            engine = app.flow.engine
+            assert engine is not None
+            await until(lambda: engine.runs["r"].journal.stalled)
+            async with asyncio.timeout(10):
+                await app.flow.stop(grace_s=0.1)
+            assert not engine.runs
+        async with running(tmp_path, _declare) as app:
+            app.go.set()
+            assert await app.flow.handle("r").result(timeout_s=10) == "done"
+
+    run(scenario())
+
+
+def test_the_application_stops_though_a_workflow_heeds_no_cancel(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Code that swallows its cancellation is left behind, and named."""
+
+    async def scenario() -> None:
+        async with running(tmp_path, _declare) as app:
+            await app.stubborn.start(id="r")
+            await until(lambda: app.seen)
+            async with asyncio.timeout(10):
+                await app.flow.stop(grace_s=0.1)
+            assert "run r was cancelled and goes on all the same" in caplog.text
+            app.go.set()
+
+    run(scenario())
+
+
+def test_a_chatty_step_harms_nobody(tmp_path: Path) -> None:
+    """Lines of a step that logs faster than can be written are dropped, which a line says; the run goes on."""
+
+    async def scenario() -> None:
+        async with running(tmp_path, _declare) as app:
+            assert await (await app.chatty.start(id="r")).result(timeout_s=30) == 1
+
+            async def told() -> bool:
+                last = await app.log.last(LOG_LINES_PREFIX + "r")
+                return last is not None and b"lines of this run were dropped" in last.value
+
+            await until(told)
+
+    run(scenario())
+
+
+def test_lines_that_the_log_refuses_cost_no_run(tmp_path: Path) -> None:
+    """A commit that is refused with lines in it is tried again without them."""
+
+    async def scenario() -> None:
+        async with running(tmp_path, _declare) as app:
+
+            async def refusing(*_arguments: Any, **_options: Any) -> tuple[int, ...]:
+                raise InvalidArgumentError("too large")
+
+            app.log.append_many = refusing  # type: ignore[method-assign]
+            assert await (await app.talks.start(id="r")).result(timeout_s=10) == 1
+
+    run(scenario())

@@ -7,6 +7,7 @@ import logging
 import os
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -42,6 +43,8 @@ _logger = logging.getLogger(__name__)
 _RESUMING_MAX = 64
 _READ_RECORDS = 10_000
 _RETRY_S = 1.0
+_SETTLE_S = 1.0
+"""So long, or for the time of grace, the end waits for what is on its way to the disk."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -111,6 +114,7 @@ class Engine:
     async def stop(self, grace_s: float) -> None:
         """Let steps under way finish for ``grace_s`` seconds, then leave all runs open for the next start."""
         self.draining = True
+        until_s = self.loop.time() + grace_s
         self._inbox.end()
         for plan in self.plans.values():
             if plan.queue is not None:
@@ -125,14 +129,19 @@ class Engine:
                     "%d steps did not end within %s s; they are started again by the next process", self.active, grace_s
                 )
         runs = list(self.runs.values())
-        await asyncio.gather(*(run.journal.settle() for run in runs))
+        # On a full disk this may never come: the runs stay open anyway, and what is missing is done again.
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(max(until_s, self.loop.time() + _SETTLE_S)):
+                await asyncio.gather(*(run.journal.settle() for run in runs))
         for run in runs:
             run.stop(Ending(Released(self._process) if run.claims or self._is_at_work(run) else None))
         waiting = [run.task for run in runs if run.task is not None] + [*self._tasks, *self._starting]
         for task in self._tasks:
             task.cancel()
-        if waiting:
-            await asyncio.wait(waiting)
+        await self._await_ends(waiting, max(grace_s, _SETTLE_S))
+        for run in runs:
+            if run.journal.stalled:
+                run.journal.abandon()
         self.timers.close()
         self.wall_timers.close()
         for watchers in self._watchers.values():
@@ -144,6 +153,19 @@ class Engine:
                     watcher.exception()
         self._watchers.clear()
         logging.getLogger().removeHandler(self._log_handler)
+
+    async def _await_ends(self, tasks: list[asyncio.Task[None]], for_s: float) -> None:
+        """Wait for what was cancelled; what cannot be written, and code that does not heed it, is left behind."""
+        if not tasks:
+            return
+        _done, left = await asyncio.wait(tasks, timeout=for_s)
+        if not left:
+            return
+        for run in list(self.runs.values()):
+            run.journal.abandon()
+        _done, left = await asyncio.wait(left, timeout=_SETTLE_S)
+        for task in left:
+            _logger.error("%s was cancelled and goes on all the same; it is left behind", task.get_name())
 
     @staticmethod
     def _is_at_work(run: Run) -> bool:

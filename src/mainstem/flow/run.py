@@ -219,11 +219,12 @@ class Run:
     async def _write_end(self, final: JournalEntry) -> JournalEntry | None:
         """Write the last entry; return it, or ``None`` when the journal was lost."""
         # Put before anything is awaited, so that a job's result and its end are one commit.
+        stopped = self.ending is not None
         try:
-            waiter = self.journal.put(encode_entry(final))
+            waiter = self.journal.put_last(encode_entry(final), alone=stopped)
         except Exception as error:  # noqa: BLE001 (a result over the limit, text that is no UTF-8: that failed the run)
             final = RunFailed(error_info(error))
-            waiter = self.journal.put(encode_entry(final))
+            waiter = self.journal.put_last(encode_entry(final), alone=stopped)
         while not waiter.done():
             with suppress(asyncio.CancelledError):  # told too late: the ending is on its way to the disk
                 await asyncio.wait([waiter])

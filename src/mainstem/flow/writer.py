@@ -28,6 +28,9 @@ ENTRY_MAX_BYTES = 8 << 20
 
 _BATCH_MAX_BYTES = 12 << 20
 _BATCH_MAX_ENTRIES = 16_384
+_LINES_BATCH_MAX_BYTES = 1 << 20
+_LINES_WAITING_MAX_BYTES = 4 << 20
+_FULL_RETRY_MIN_S = 0.1
 _FULL_RETRY_MAX_S = 5.0
 
 _encode = msgspec.json.Encoder().encode
@@ -36,7 +39,7 @@ _encode = msgspec.json.Encoder().encode
 class _Entry:
     """One journal record that waits to be written, with the event that goes with it."""
 
-    __slots__ = ("event", "published", "size_bytes", "value", "waiter")
+    __slots__ = ("event", "last", "published", "size_bytes", "value", "waiter")
 
     def __init__(
         self,
@@ -44,7 +47,10 @@ class _Entry:
         waiter: asyncio.Future[int] | None,
         published: Published | None = None,
         event: Record | None = None,
+        *,
+        last: bool = False,
     ) -> None:
+        self.last = last
         self.value = value
         self.waiter = waiter
         self.published = published
@@ -61,8 +67,8 @@ class RunJournal:
     """
 
     __slots__ = (
-        "_clock", "_headers", "_lines", "_log", "_loop", "_lost", "_on_lost", "_pending", "_run_id", "_stream", "_task",
-        "position", "stalled",
+        "_clock", "_delay_s", "_ending", "_headers", "_lines", "_lines_bytes", "_lines_dropped", "_log", "_loop",
+        "_lost", "_on_lost", "_only_last", "_pausing", "_pending", "_run_id", "_stream", "_task", "position", "stalled",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +90,12 @@ class RunJournal:
         self._loop = asyncio.get_running_loop()
         self._pending: list[_Entry] = []
         self._lines: list[Record] = []
+        self._lines_bytes = 0
+        self._lines_dropped = 0
+        self._delay_s = _FULL_RETRY_MIN_S
+        self._pausing: asyncio.Task[None] | None = None
+        self._ending = False
+        self._only_last = False
         self._task: asyncio.Task[None] | None = None
         self._lost = False
         self.position = position
@@ -102,6 +114,35 @@ class RunJournal:
         self._add(_Entry(value, waiter))
         return waiter
 
+    def put_last(self, value: bytes, *, alone: bool) -> asyncio.Future[int]:
+        """Write the run's last entry, into the space that is kept back on a full disk too.
+
+        Args:
+            value: The entry.
+            alone: What could not be written until now is given up for it: the run's code was stopped from outside.
+
+        Raises:
+            ValueTooLargeError: The entry is larger than 8 MiB; nothing was written.
+        """
+        waiter: asyncio.Future[int] = self._loop.create_future()
+        self._add(_Entry(value, waiter, last=True))
+        self._ending = True
+        self._only_last = alone
+        if self.stalled:
+            self._give_up_the_rest()
+        if self._pausing is not None:
+            self._pausing.cancel()
+        return waiter
+
+    def abandon(self) -> None:
+        """Give up what could not be written; whoever waits for it is cancelled."""
+        self._lost = True
+        self._forget(self._pending)
+        self._pending = []
+        self._drop_lines()
+        if self._pausing is not None:
+            self._pausing.cancel()
+
     def put_soon(self, value: bytes) -> None:
         """Write an entry with the next append, without waiting for it."""
         self._add(_Entry(value, None))
@@ -114,7 +155,12 @@ class RunJournal:
 
     def add_line(self, line: LogLine) -> None:
         """Keep a log line for the next append; :meth:`flush` sees to it that there is one."""
-        self._lines.append(Record(_encode(line), b"", self._headers))
+        value = _encode(line)
+        if self._lines_bytes + len(value) > _LINES_WAITING_MAX_BYTES:
+            self._lines_dropped += 1
+            return
+        self._lines_bytes += len(value)
+        self._lines.append(Record(value, b"", self._headers))
 
     def flush(self) -> None:
         """Begin to write what is kept, unless an append is in flight."""
@@ -143,14 +189,27 @@ class RunJournal:
 
     async def _write(self) -> None:
         try:
-            while self._pending or self._lines:
-                entries, lines = self._take(), self._lines
-                self._lines = []
+            while (self._pending or self._lines) and not self._lost:
+                entries, lines, ending = self._take(), self._take_lines(), self._ending
                 try:
                     last = await self._append(entries, lines)
-                except (LogError, InvalidArgumentError, OSError) as error:
+                except (PositionConflictError, LogClosedError, AppendOutcomeUnknownError) as error:
                     self._lose(error, entries)
                     return
+                except NotWrittenError as error:
+                    self._put_back(entries, lines)
+                    if self._ending == ending:
+                        await self._stall(error)
+                    continue
+                except (LogError, InvalidArgumentError, OSError) as error:
+                    if not lines:
+                        self._lose(error, entries)
+                        return
+                    # Lines are worth no run: it is tried again without them.
+                    _logger.warning("run %s: %d log lines are dropped: %s", self._run_id, len(lines), error)
+                    self._pending[:0] = entries
+                    continue
+                self.stalled, self._delay_s = "", _FULL_RETRY_MIN_S
                 if entries:
                     self.position = last
                     self._tell(entries, last)
@@ -182,29 +241,73 @@ class RunJournal:
 
     async def _append(self, entries: list[_Entry], lines: list[Record]) -> int:
         headers = self._headers
-        plain = not lines and all(entry.event is None for entry in entries)
-        appends = [] if plain else self._together(entries, lines)
-        delay_s = 0.1
-        while True:
-            try:
-                if plain:
-                    records = [Record(entry.value, b"", headers) for entry in entries]
-                    last = await self._log.append(self._stream, records, expected_position=self.position)
-                else:
-                    answers = await self._log.append_many(appends)
-                    last = answers[-1] if entries else 0
-            except (PositionConflictError, LogClosedError, AppendOutcomeUnknownError):
-                raise
-            except NotWrittenError as error:
-                # A full disk: the run stays where it is, visibly, and goes on when there is room.
-                if not self.stalled:
-                    _logger.warning("run %s: nothing can be written, trying again: %s", self._run_id, error)
-                self.stalled = str(error)
-                await self._clock.sleep(delay_s)
-                delay_s = min(delay_s * 2, _FULL_RETRY_MAX_S)
-            else:
-                self.stalled = ""
-                return last
+        reserve = self._ending
+        if not lines and all(entry.event is None for entry in entries):
+            records = [Record(entry.value, b"", headers) for entry in entries]
+            return await self._log.append(self._stream, records, expected_position=self.position, use_reserve=reserve)
+        answers = await self._log.append_many(self._together(entries, lines), use_reserve=reserve)
+        return answers[-1] if entries else 0
+
+    def _put_back(self, entries: list[_Entry], lines: list[Record]) -> None:
+        self._pending[:0] = entries
+        self._lines[:0] = lines
+        self._lines_bytes += sum(len(line.value) for line in lines)
+        if self._lost:
+            self.abandon()
+        elif self._ending:
+            self._give_up_the_rest()
+
+    async def _stall(self, error: NotWrittenError) -> None:
+        """A full disk: the run stays where it is, visibly, and goes on when there is room."""
+        if not self.stalled:
+            _logger.warning("run %s: nothing can be written, trying again: %s", self._run_id, error)
+        self.stalled = str(error)
+        if self._lost:
+            return
+        self._pausing = self._loop.create_task(self._pause())
+        try:
+            await asyncio.wait([self._pausing])
+        finally:
+            self._pausing = None
+        self._delay_s = min(self._delay_s * 2, _FULL_RETRY_MAX_S)
+
+    async def _pause(self) -> None:
+        await self._clock.sleep(self._delay_s)
+
+    def _give_up_the_rest(self) -> None:
+        """Drop what is of less worth than the run's last entry."""
+        self._drop_lines()
+        if self._only_last:
+            self._forget([entry for entry in self._pending if not entry.last])
+            self._pending = [entry for entry in self._pending if entry.last]
+
+    @staticmethod
+    def _forget(entries: list[_Entry]) -> None:
+        for entry in entries:
+            if entry.waiter is not None:
+                entry.waiter.cancel()
+
+    def _drop_lines(self) -> None:
+        self._lines.clear()
+        self._lines_bytes = self._lines_dropped = 0
+
+    def _take_lines(self) -> list[Record]:
+        """Take as many lines as go into one commit; when all are taken, one more tells of those that were dropped."""
+        lines, size_bytes = self._lines, 0
+        for count, line in enumerate(lines):
+            size_bytes += len(line.value)
+            if size_bytes > _LINES_BATCH_MAX_BYTES and count:
+                self._lines = lines[count:]
+                self._lines_bytes -= size_bytes - len(line.value)
+                return lines[:count]
+        self._lines, self._lines_bytes = [], 0
+        if self._lines_dropped:
+            told = LogLine(
+                self._clock.time_ns(), "WARNING", "mainstem", f"{self._lines_dropped} lines of this run were dropped"
+            )
+            self._lines_dropped = 0
+            lines.append(Record(_encode(told), b"", self._headers))
+        return lines
 
     def _together(self, entries: list[_Entry], lines: list[Record]) -> list[Append]:
         """Return the appends of one commit: events by stream, then log lines, then the journal, which so knows where
@@ -240,9 +343,7 @@ class RunJournal:
                 f"run {self._run_id}: its journal is at position {error.actual}, this process wrote {error.expected} "
                 "last. Something else writes to it; this process stopped working on the run and wrote nothing."
             )
-        for entry in (*entries, *self._pending):
-            if entry.waiter is not None:
-                entry.waiter.cancel()
+        self._forget([*entries, *self._pending])
         self._pending.clear()
-        self._lines.clear()
+        self._drop_lines()
         self._on_lost(error)
