@@ -88,6 +88,28 @@ def test_a_video_that_is_ready_has_a_player(db: sqlite3.Connection) -> None:
     assert view is not None and "player.js" in view.scripts
 
 
+@pytest.mark.parametrize("duration_s", [1e308, -1e308])
+def test_any_length_can_be_shown(duration_s: float, db: sqlite3.Connection) -> None:
+    """A length that no video has, in an event of somebody else, spoils neither the list nor the page."""
+    ready = VideoReady(
+        video_id="v1",
+        upload_id="v1",
+        source_blob="f" * 64,
+        filename="x",
+        playlist="media/videos/v1/main.m3u8",
+        manifest="f" * 64,
+        duration_s=duration_s,
+        frames=100,
+        frame_rate=25.0,
+        has_audio=True,
+        chunks=4,
+        renditions=[RENDITION],
+    )
+    VideosPanel().apply(db, [stored(1, ready, "video.ready")])
+    assert "ready" in html(render_list(db, request()))
+    assert "Length" in html(render_video(db, request(video_id="v1")))
+
+
 def test_a_refused_video_says_why(db: sqlite3.Connection) -> None:
     """The sentence of the refusal is what the page opens with."""
     refused = VideoRefused(
@@ -103,6 +125,10 @@ def test_records_of_others_are_passed_over(db: sqlite3.Connection) -> None:
     """What is no record of a video makes no row."""
     VideosPanel().apply(
         db, [stored(1, b"\xff"), stored(2, b"{}"), stored(3, b"[]", "video.ready"), stored(4, b"", "video.refused")]
+    )
+    deep = b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}"
+    VideosPanel().apply(
+        db, [stored(5, deep), stored(6, deep, "video.ready"), stored(7, b'["not ours"]', "video.refused")]
     )
     assert render_video(db, request(video_id="v1")) is None
     assert "No video yet" in html(render_list(db, request()))

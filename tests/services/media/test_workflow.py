@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from mainstem.flow import RunFailedError
 from mainstem.flow.journal import JournalEntry, StepCompleted, StepStarted
 from mainstem.host.blobs import BlobStore
 from mainstem.host.disk import SystemDisk
-from mainstem.log import open_reader
+from mainstem.log import Record, open_reader
 from mainstem.services.media import (
     Limits,
     Manifest,
@@ -408,3 +409,62 @@ def test_stop_in_mid_encode(clips: Clips, tmp_path: Path) -> None:
             assert len((await outcome_of(again)).events["video.ready"]) == 1
 
     run(scenario(), timeout_s=90)
+
+
+@pytest.mark.parametrize("stream", ["video.ready", "video.refused"])
+def test_odd_events_of_others_stop_nothing(stream: str, tmp_path: Path) -> None:
+    """What an application writes to the streams of videos and is none keeps neither a start nor the next video."""
+    odd = [b'["not ours"]', b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}", b"\xff", b"{}"]
+
+    async def main() -> None:
+        async with Mainstem(tmp_path, services=[Media(workers=1)]) as ms:
+            await ms.log.append(stream, [Record(value) for value in odd])
+        media = Media(workers=1)
+        async with Mainstem(tmp_path, services=[media]):
+            assert list(media.library) == []
+
+    run(main())
+
+
+def test_a_start_that_fails_leaves_no_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the service cannot start it follows the log no longer."""
+
+    def sweep(*_arguments: object) -> None:
+        raise OSError(errno.EIO, "the disk failed")
+
+    monkeypatch.setattr("mainstem.services.media.service._sweep", sweep)
+
+    async def main() -> None:
+        with pytest.raises(OSError, match="the disk failed"):
+            await Mainstem(tmp_path, services=[Media(workers=1)]).start()
+        assert [task for task in asyncio.all_tasks() if task.get_name() == "mainstem media library"] == []
+
+    run(main())
+
+
+def test_a_manifest_that_is_no_blob_is_no_video(tmp_path: Path) -> None:
+    """An event that names as its manifest what is no SHA-256 publishes nothing: its address is not found."""
+    ready = VideoReady(
+        video_id="v1",
+        upload_id="v1",
+        source_blob="f" * 64,
+        filename="x",
+        playlist="media/videos/v1/main.m3u8",
+        manifest="../../log",
+        duration_s=4.0,
+        frames=100,
+        frame_rate=25.0,
+        has_audio=True,
+        chunks=4,
+        renditions=[],
+    )
+
+    async def main() -> None:
+        async with Mainstem(tmp_path, services=[Media(workers=1)]) as ms:
+            await ms.log.append("video.ready", [Record(msgspec.json.encode(ready))])
+        async with Mainstem(tmp_path, services=[Media(workers=1)]) as ms:
+            transport = httpx.ASGITransport(ms.asgi)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                assert (await client.get("/media/videos/v1/main.m3u8")).status_code == 404
+
+    run(main())

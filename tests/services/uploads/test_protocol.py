@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mainstem.base.codec import NotDecodableError
 from mainstem.log import StoredRecord
 from mainstem.services.uploads.errors import (
     UploadGoneError,
@@ -75,8 +76,8 @@ def test_records_survive_json(record: UploadRecord) -> None:
 
 def test_what_is_no_record_is_refused() -> None:
     """Bytes that are no record raise, whether broken or of another kind."""
-    for value in (b"{", b'{"type": "other"}', b'{"type": "created"}'):
-        with pytest.raises(msgspec.DecodeError):
+    for value in (b"{", b'{"type": "other"}', b'{"type": "created"}', b"\xff", b'{"type":' + b"[" * 5000):
+        with pytest.raises(NotDecodableError):
             decode_record(value)
 
 

@@ -7,9 +7,9 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
-import msgspec
-
-from mainstem.host.blobs import BlobStore
+from mainstem.base.codec import NotDecodableError, decode
+from mainstem.base.errors import InvalidArgumentError
+from mainstem.host.blobs import BlobStore, check_sha256
 from mainstem.log.contract import Log, StoredRecord
 from mainstem.services.media.errors import VideoNotFoundError
 from mainstem.services.media.manifest import Manifest
@@ -67,8 +67,9 @@ class Library:
     def _take(self, records: Sequence[StoredRecord]) -> None:
         for record in records:
             try:
-                ready = msgspec.json.decode(record.value, type=VideoReady)
-            except msgspec.MsgspecError as error:
+                ready: VideoReady = decode(record.value, VideoReady)
+                check_sha256(ready.manifest)
+            except (NotDecodableError, InvalidArgumentError) as error:
                 # The stream is the application's too: what somebody else wrote there is not a video of ours.
                 _logger.warning("record %d of %s is no VideoReady: %s", record.position, record.stream, error)
                 continue
@@ -87,7 +88,7 @@ class Library:
         manifest = self._read.get(blob)
         if manifest is None:
             data = await asyncio.to_thread(self._blobs.path(blob).read_bytes)
-            manifest = msgspec.json.decode(data, type=Manifest)
+            manifest = decode(data, Manifest)
             self._read[blob] = manifest
             while len(self._read) > _MANIFESTS_MAX:
                 self._read.popitem(last=False)

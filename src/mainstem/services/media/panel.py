@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from mainstem.base.codec import NotDecodableError, decode
 from mainstem.log.contract import StoredRecord
 from mainstem.services.media.manifest import PublishedRendition
 from mainstem.services.media.records import (
@@ -28,10 +29,7 @@ from mainstem.ui.parts import card, facts, link, notice, pager, pill, progress, 
 
 PAGE_ROWS: Final = 50
 """Videos on one page of the list."""
-
-_decode_progress = msgspec.json.Decoder(Progress).decode
-_decode_ready = msgspec.json.Decoder(VideoReady).decode
-_decode_refused = msgspec.json.Decoder(VideoRefused).decode
+_LENGTH_MAX_S: Final = 1e9
 
 
 class _Video(msgspec.Struct, kw_only=True):
@@ -71,7 +69,7 @@ CREATE INDEX videos_by_time ON videos_video (created_ns);
         for record in records:
             try:
                 entry = _decode(record)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except NotDecodableError:
                 continue  # no record of ours: the stream's own page shows it all the same
             video_id = (
                 entry.video_id
@@ -92,12 +90,19 @@ CREATE INDEX videos_by_time ON videos_video (created_ns);
         return (Page("videos", render_list, nav="Videos", icon="videos"), Page("videos/{video_id}", render_video))
 
 
+def _length(duration_s: float) -> str:
+    """Return a length for reading; an event of somebody else may claim any number, beyond what integers are made of."""
+    return format_duration(round(max(0.0, min(duration_s, _LENGTH_MAX_S)) * 1e9))
+
+
 def _decode(record: StoredRecord) -> Progress | VideoReady | VideoRefused:
     if record.stream == VIDEO_READY:
-        return _decode_ready(record.value)
+        ready: VideoReady = decode(record.value, VideoReady)
+        return ready
     if record.stream == VIDEO_REFUSED:
-        return _decode_refused(record.value)
-    entry: Progress = _decode_progress(record.value)
+        refused: VideoRefused = decode(record.value, VideoRefused)
+        return refused
+    entry: Progress = decode(record.value, Progress)
     return entry
 
 
@@ -177,7 +182,7 @@ def _row(request: PageRequest, video: _Video) -> Sequence[Child]:
         if video.planned
         else el("span", "–", class_="dim"),
         ", ".join(names) or el("span", "–", class_="dim"),
-        format_duration(round(length_s * 1e9)) if length_s else el("span", "–", class_="dim"),
+        _length(length_s) if length_s else el("span", "–", class_="dim"),
         age_element(video.created_ns, request.facts.now_ns),
         format_duration(took_ns) if took_ns > 0 else el("span", "–", class_="dim"),
     )
@@ -249,7 +254,7 @@ def _facts(request: PageRequest, video: _Video) -> Html:
     chunks = f"{len(video.chunks)} of {planned.chunks_total}" if planned else None
     return facts(
         [
-            ("Length", format_duration(round(ready.duration_s * 1e9)) if ready else None),
+            ("Length", _length(ready.duration_s) if ready else None),
             ("Frames", f"{ready.frames:,} at {ready.frame_rate:.3g} a second" if ready else None),
             ("Sound", ("yes" if ready.has_audio else "none") if ready else None),
             ("Chunks", chunks),

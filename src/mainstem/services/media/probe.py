@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from mainstem.base.codec import NotDecodableError, decode
 from mainstem.base.errors import MissingExtraError
 from mainstem.host.errors import ProcessOutputError, ProcessTimeoutError
 from mainstem.host.process import run_process
@@ -52,9 +53,9 @@ async def probe_source(path: Path, limits: Limits, *, env: Mapping[str, str] | N
         return Refusal("probe_limits", "The description of the file is too large.")
     if result.exit_code == 0:
         try:
-            answer: SourceFacts | Refusal = msgspec.json.decode(result.stdout, type=_Answer)
+            answer: SourceFacts | Refusal = decode(result.stdout, _Answer)
             return answer
-        except msgspec.MsgspecError as error:
+        except NotDecodableError as error:
             # A child that a file has taken over may say anything; it is not believed.
             return Refusal("probe_limits", f"Looking at the file gave no sensible answer ({error}).")
     if _NO_MODULE in result.stderr_text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import logging
 import os
 import shutil
 import time
@@ -16,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
+from mainstem.base.codec import NotDecodableError, decode
 from mainstem.base.errors import InvalidArgumentError
 from mainstem.host.errors import BlobNotFoundError
 from mainstem.services.media.chunks import UNFINISHED_PREFIX
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from mainstem.flow import Flow
     from mainstem.services.contract import ServiceContext
     from mainstem.ui.panel import Panel
+
+_logger = logging.getLogger(__name__)
 
 _PIECE_BYTES = 1 << 18
 _WORK_KEPT_S = 7 * 24 * 3600
@@ -112,8 +116,12 @@ class Media:
         ffmpeg = await asyncio.to_thread(find_ffmpeg)
         library = Library(context.log, context.blobs)
         await library.start()
-        done = {*await _refused(context), *library}
-        await asyncio.to_thread(_sweep, context.directory, done)
+        try:
+            done = {*await _refused(context), *library}
+            await asyncio.to_thread(_sweep, context.directory, done)
+        except BaseException:
+            await library.stop()  # what did not start is not stopped by anybody else
+            raise
         self._library = library
         self._shop = Workshop(self._settings, context.log, context.blobs, context.directory, ffmpeg)
 
@@ -166,14 +174,25 @@ async def _pieces(path: Path, start: int, length: int) -> AsyncIterator[bytes]:
         file.close()
 
 
+class _Refused(msgspec.Struct):
+    """What the sweep needs of a :class:`~mainstem.services.media.records.VideoRefused`."""
+
+    video_id: str
+
+
 async def _refused(context: ServiceContext) -> list[str]:
     """Return the ids of the uploads that were refused."""
     ids: list[str] = []
     position = 0
     while records := await context.log.read(VIDEO_REFUSED, position, 1000):
         for record in records:
-            video_id = msgspec.json.decode(record.value, type=dict[str, object]).get("video_id")
-            ids.append(str(video_id))
+            try:
+                refused: _Refused = decode(record.value, _Refused)
+            except NotDecodableError as error:
+                # The stream is the application's too: what somebody else wrote there refuses no video of ours.
+                _logger.warning("record %d of %s is no VideoRefused: %s", record.position, record.stream, error)
+                continue
+            ids.append(refused.video_id)
         position = records[-1].position
     return ids
 

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from mainstem.base.codec import NotDecodableError
 from mainstem.log.contract import StoredRecord
 from mainstem.services.uploads.protocol import UPLOAD_PREFIX, Progressed, Upload, decode_record, fold
 from mainstem.ui.format import age_element, format_bytes, format_duration, shorten, time_element
@@ -57,7 +58,7 @@ CREATE TABLE uploads_request (
             try:
                 entry = decode_record(record.value)
                 upload = fold(find_upload(db, upload_id), record)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except NotDecodableError:
                 continue  # no record of this version's: the stream's own page shows it all the same
             if upload is None:
                 continue  # its beginning is no longer in the log

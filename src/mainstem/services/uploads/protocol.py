@@ -16,6 +16,7 @@ from typing import Literal
 
 import msgspec
 
+from mainstem.base.codec import decode
 from mainstem.log.contract import TRACEPARENT, StoredRecord
 from mainstem.services.uploads.errors import (
     UploadGoneError,
@@ -135,7 +136,6 @@ class UploadCompleted(msgspec.Struct, frozen=True):
     metadata: Mapping[str, str]
 
 
-_decoder: msgspec.json.Decoder[UploadRecord] = msgspec.json.Decoder(UploadRecord)
 _encoder = msgspec.json.Encoder()
 
 
@@ -143,9 +143,10 @@ def decode_record(value: bytes) -> UploadRecord:
     """Return the record in a value of ``$upload.<id>``.
 
     Raises:
-        msgspec.DecodeError: It is none.
+        NotDecodableError: It is none.
     """
-    return _decoder.decode(value)
+    record: UploadRecord = decode(value, UploadRecord)
+    return record
 
 
 def encode_record(record: UploadRecord | UploadCompleted) -> bytes:
@@ -220,7 +221,7 @@ def fold(upload: Upload | None, stored: StoredRecord) -> Upload | None:
     Records of one upload come in the order of their positions. After a final one nothing changes any more.
 
     Raises:
-        msgspec.DecodeError: The record is none of an upload's.
+        NotDecodableError: The record is none of an upload's.
     """
     record = decode_record(stored.value)
     if isinstance(record, Created):

@@ -141,7 +141,12 @@ class Uploads:
             self._expire_after_ns,
             _BUFFER_MAX_BYTES,
         )
-        await self._recover(tools)
+        try:
+            await self._recover(tools)
+        except BaseException:
+            self._threads.shutdown()  # what did not start is not stopped by anybody else
+            self._threads = None
+            raise
         self._tools = tools
         self._sweeping = asyncio.create_task(self._sweep_for_ever(tools), name="uploads sweep")
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Final
 
-import msgspec
-
+from mainstem.base.codec import NotDecodableError
 from mainstem.log.contract import TRACEPARENT, StoredRecord
 from mainstem.services.uploads.protocol import (
     UPLOAD_COMPLETED,
@@ -53,7 +52,7 @@ def upload_spans(records: Iterable[StoredRecord]) -> list[Span]:
         try:
             record = decode_record(stored.value)
             after = fold(upload, stored)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except NotDecodableError:
             continue  # not of this version; the stream's own page shows it
         if after is None or (upload is not None and after is upload):
             continue  # no beginning yet, or nothing changes any more
