@@ -6,12 +6,15 @@ import asyncio
 import errno
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mainstem.base.errors import InvalidArgumentError
+from mainstem.host import blobs as blobs_module
 from mainstem.host.blobs import BlobStore, check_sha256
+from mainstem.host.disk import SystemDisk
 from mainstem.host.errors import BlobChangedError, BlobNotFoundError
 
 DATA = os.urandom(3 << 20)
@@ -85,6 +88,69 @@ def test_damaged_blob_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     asyncio.run(store.put_file(a_file(tmp_path)))
     assert store.path(SHA256).read_bytes() == DATA
     assert "is replaced" in caplog.text
+
+
+@pytest.mark.parametrize("by_file", [True, False])
+def test_blob_damaged_at_equal_size_is_replaced(
+    by_file: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A blob of the right size with a wrong byte is not trusted when its bytes are put again."""
+    store = BlobStore(tmp_path / "blobs")
+    asyncio.run(store.put_bytes(DATA))
+    store.path(SHA256).write_bytes(bytes([DATA[0] ^ 1]) + DATA[1:])
+    asyncio.run(store.put_file(a_file(tmp_path)) if by_file else store.put_bytes(DATA))
+    assert store.path(SHA256).read_bytes() == DATA
+    assert "is replaced" in caplog.text
+
+
+def order_of_a_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Put a file; return what was asked of the disk from the first sync of its bytes on, in order."""
+    store = BlobStore(tmp_path / "blobs")
+    source = a_file(tmp_path)
+    asyncio.run(store.put_bytes(b"other"))
+    target = tmp_path / "blobs" / SHA256[:2]
+    asked: list[str] = []
+    fsync, link = os.fsync, os.link
+
+    def noted_fsync(descriptor: int) -> None:
+        what = Path(f"/proc/self/fd/{descriptor}").resolve()
+        asked.append({source: "sync file", target: "sync directory"}.get(what, "sync other"))
+        fsync(descriptor)
+
+    def noted_link(old: Path, new: Path) -> None:
+        asked.append("link")
+        link(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", noted_fsync)
+        patch.setattr(os, "link", noted_link)
+        asyncio.run(store.put_file(source))
+    return asked[asked.index("sync file") if "sync file" in asked else 0 :]
+
+
+def test_bytes_before_name_before_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A put file is synced before it is linked, and the directory after."""
+    assert order_of_a_put(tmp_path, monkeypatch) == ["sync file", "link", "sync directory"]
+
+
+def file_not_synced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of a put file are left to the system's own time."""
+    monkeypatch.setattr(blobs_module, "_sync_file", lambda _path: None)
+
+
+def directory_not_synced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of a put file is left to the system's own time."""
+    monkeypatch.setattr(SystemDisk, "sync_directory", lambda _self, _path: None)
+
+
+@pytest.mark.parametrize("mutant", [file_not_synced, directory_not_synced])
+def test_a_missing_sync_is_noticed(
+    mutant: Callable[[pytest.MonkeyPatch], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code without one of the syncs does not keep the order, and the check sees it."""
+    mutant(monkeypatch)
+    with pytest.raises(AssertionError):
+        test_bytes_before_name_before_directory(tmp_path, monkeypatch)
 
 
 def test_two_puts_at_once_make_one_blob(tmp_path: Path) -> None:

@@ -46,8 +46,8 @@ def check_sha256(value: str) -> str:
 class BlobStore:
     """The blobs of one directory, which is created with the first of them.
 
-    Every put is durable on return and idempotent. A blob that is there already with another size than it must have was
-    damaged from outside; it is replaced, and the program's log says so.
+    Every put is durable on return and idempotent. A blob that is there already is read before it is trusted: one with
+    other bytes than it must have was damaged from outside; it is replaced, and the program's log says so.
 
     Args:
         directory: Where the blobs are, such as ``data/blobs``.
@@ -148,13 +148,13 @@ class BlobStore:
         if sha256 is None:
             sha256 = _hash_file(path)
         target = self._place(sha256)
-        if self._is_there(target, size_bytes):
+        if self._is_there(target, size_bytes, sha256):
             return sha256
         _sync_file(path)
         try:
             os.link(path, target)
         except FileExistsError:
-            if not self._is_there(target, size_bytes):
+            if not self._is_there(target, size_bytes, sha256):
                 self._copy_into_place(path, target, sha256)
         except OSError as error:
             if error.errno not in _NO_LINKS:
@@ -166,14 +166,14 @@ class BlobStore:
     def _put_bytes(self, data: bytes) -> str:
         sha256 = hashlib.sha256(data).hexdigest()
         target = self._place(sha256)
-        if self._is_there(target, len(data)):
+        if self._is_there(target, len(data), sha256):
             return sha256
         with _Unfinished(self._disk, self._unfinished()) as unfinished:
             unfinished.file.write_at(0, [data])
             unfinished.become(target)
         return sha256
 
-    def _is_there(self, target: Path, size_bytes: int) -> bool:
+    def _is_there(self, target: Path, size_bytes: int, sha256: str) -> bool:
         """Tell whether a blob is in place and durable; take a damaged one away."""
         self._disk.make_directory(target.parent)
         try:
@@ -182,6 +182,10 @@ class BlobStore:
             return False
         if found_bytes != size_bytes:
             _logger.error("%s: a blob of %d bytes has %d; it is replaced", target, size_bytes, found_bytes)
+            self._disk.remove(target)
+            return False
+        if _hash_file(target) != sha256:
+            _logger.error("%s: a blob has other bytes than those of its name; it is replaced", target)
             self._disk.remove(target)
             return False
         # Whoever put it may have died before the syncs.
