@@ -123,6 +123,18 @@ def test_an_error_is_json_where_json_was_asked_for(invoke: Invoke, tmp_path: Pat
     assert error["try"]
 
 
+@pytest.mark.parametrize(
+    "words", [("tail", "a", "--json", "--nonsense"), ("log", "--json"), ("frobnicate", "--json")], ids=" ".join
+)
+def test_a_usage_error_is_json_where_json_was_asked_for(words: tuple[str, ...], invoke: Invoke) -> None:
+    """Also a command line that makes no sense is one JSON object on standard output."""
+    result = invoke(*words)
+    assert result.code == EXIT_USAGE and result.err == ""
+    error = result.json["error"]
+    assert isinstance(error, dict)
+    assert error["code"] == "usage" and error["message"].startswith("mainstem") and error["try"].endswith("--help")
+
+
 def test_a_refusal_of_the_system_is_no_traceback(invoke: Invoke, orders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that may not be read ends the command with a sentence that names it."""
 

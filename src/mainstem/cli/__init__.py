@@ -16,7 +16,15 @@ from collections.abc import Sequence
 from typing import Final, Protocol, cast
 
 from mainstem.base.errors import MainstemError
-from mainstem.cli.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_USAGE, OperatingSystemError, exit_code_of
+from mainstem.cli.arguments import CommandParser
+from mainstem.cli.errors import (
+    EXIT_BROKEN_PIPE,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    OperatingSystemError,
+    UsageError,
+    exit_code_of,
+)
 from mainstem.cli.output import Output
 
 __all__ = ["COMMANDS", "main"]
@@ -70,7 +78,7 @@ def _command_module(name: str) -> Command:
 
 
 def _build_parser(chosen: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="mainstem",
         description="One durable log, and everything that happens on it, visible end to end.",
         epilog=_EPILOG,
@@ -107,7 +115,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _build_parser(chosen)
     try:
         arguments = parser.parse_args(words)
-    except SystemExit as ending:  # argparse ends the process itself, after --help and on a usage error
+    except UsageError as error:  # nothing was parsed, so whether JSON is wanted is read from the words themselves
+        Output(as_json="--json" in words).error(error)
+        return error.exit_code
+    except SystemExit as ending:  # argparse ends the process itself after --help
         return ending.code if isinstance(ending.code, int) else EXIT_USAGE
     if arguments.version:
         print(f"mainstem {_version()}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
+
+from mainstem.cli.errors import UsageError
 
 DEFAULT_DATA = "data"
 """The data directory that is meant when none is named."""
@@ -12,6 +14,18 @@ DEFAULT_DATA = "data"
 
 TOKEN_VARIABLE: Final = "MAINSTEM_TOKEN"  # noqa: S105 (a variable's name)
 """Environment variable with the token that the dashboard and its API demand."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser, also for the subcommands added to it, that raises usage errors; whoever called it says them."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong with the command line.
+
+        Raises:
+            UsageError: Always, with the message; what to try is the help of this command.
+        """
+        raise UsageError(f"{self.prog}: {message}", try_command=f"{self.prog} --help")
 
 
 def add_json(parser: argparse.ArgumentParser, what: str = "one JSON document") -> None:
