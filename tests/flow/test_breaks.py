@@ -6,19 +6,24 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mainstem.base.errors import InvalidArgumentError
-from mainstem.flow import Enqueued, FlowError, RunCancelledError, RunFailedError
-from mainstem.flow.journal import LOG_LINES_PREFIX
+from mainstem.flow import Enqueued, FlowError, Retry, RunCancelledError, RunFailedError, StepFailedError
+from mainstem.flow.handles import send_wish
+from mainstem.flow.journal import LOG_LINES_PREFIX, InboxMessage
 from mainstem.flow.run import error_info
 from mainstem.flow.writer import ENTRY_MAX_BYTES
+from mainstem.host.clock import SystemClock
 from mainstem.log import LogFullError, Record
 from tests.flow.support import App, running
 from tests.support import run, until
+
+_tenant: ContextVar[str | None] = ContextVar("tenant", default=None)
 
 
 class _MuteError(Exception):
@@ -90,7 +95,46 @@ def _declare_more(app: App) -> None:
     async def chatty() -> int:
         return await chats()
 
-    app.work, app.stubborn, app.chatty = work, stubborn, chatty
+    @app.flow.workflow(concurrency=1)
+    async def tenant(value: str) -> str | None:
+        before = _tenant.get()
+        _tenant.set(value)
+        return before
+
+    app.work, app.stubborn, app.chatty, app.tenant = work, stubborn, chatty, tenant
+
+
+def _declare_waits(app: App) -> None:
+    @app.flow.step(retry=Retry(base_s=3600.0, max_s=3600.0, jitter=0.0))
+    async def fails() -> None:
+        app.seen.append(app.flow.current_run())
+        raise ValueError
+
+    @app.flow.step
+    async def fails_for_good() -> None:
+        app.seen.append(app.flow.current_run())
+        raise ValueError
+
+    @app.flow.workflow
+    async def backoff() -> None:
+        await fails()
+
+    @app.flow.workflow
+    async def child() -> None:
+        await app.flow.sleep(3600)
+
+    @app.flow.workflow
+    async def parent() -> None:
+        await (await child.start(id="child")).result()
+
+    @app.flow.workflow
+    async def caught() -> str:
+        with suppress(StepFailedError):  # what this workflow is for
+            await fails_for_good()
+        await app.flow.sleep(3600)
+        return "slept"
+
+    app.backoff, app.child, app.parent, app.caught = backoff, child, parent, caught
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
@@ -293,3 +337,97 @@ def test_lines_that_the_log_refuses_cost_no_run(tmp_path: Path) -> None:
             assert await (await app.talks.start(id="r")).result(timeout_s=10) == 1
 
     run(scenario())
+
+
+def test_nothing_leaks_from_one_run_into_the_next(tmp_path: Path) -> None:
+    """A run does not see the context variables of the run whose end made room for it, nor of whoever started it."""
+
+    async def scenario() -> None:
+        async with running(tmp_path, _declare) as app:
+            _tenant.set("starter")
+            handles = [await app.tenant.start(value) for value in "abc"]
+            assert [await handle.result(timeout_s=10) for handle in handles] == [None, None, None]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("name", ["backoff", "parent"])
+def test_waiting_through_kills_is_no_sign_of_trouble(tmp_path: Path, name: str) -> None:
+    """A run that waits for a step's next attempt, or for another run, is not quarantined by being killed."""
+
+    async def scenario() -> None:
+        for life in range(6):
+            async with running(tmp_path, _declare_waits) as app:
+                if life == 0:
+                    await getattr(app, name).start(id="r")
+
+                async def at_rest(app: App = app, life: int = life) -> bool:
+                    if name == "parent" and await app.log.last("$run.child") is None:
+                        return False
+                    last = (await app.types("r"))[-1]
+                    return last == "Rested" if life else name == "parent" or last == "StepFailed"
+
+                await until(at_rest)
+                await app.crash()
+
+    run(scenario())
+
+
+def test_a_cancel_before_the_beginning_is_not_for_the_run(tmp_path: Path) -> None:
+    """A wish that came before a run of that name began cancels it neither at once nor after a restart."""
+
+    async def scenario() -> None:
+        async with running(tmp_path, _declare) as app:
+            await app.flow.handle("r").cancel("never mind")
+            await app.work.start(id="r")
+            await until(lambda: app.seen)
+            await app.crash()
+        async with running(tmp_path, _declare) as app:
+            app.go.set()
+            assert await app.flow.handle("r").result(timeout_s=10) == "done"
+
+    run(scenario())
+
+
+def test_a_cancel_that_was_written_while_nobody_listened_counts(tmp_path: Path) -> None:
+    """A wish behind the run's beginning is dealt with at the next start."""
+
+    async def scenario() -> None:
+        async with running(tmp_path, _declare) as app:
+            handle = await app.work.start(id="r")
+            await until(lambda: app.seen)
+            await app.crash()
+            await send_wish(app.log, handle.id, InboxMessage("cancel", "late"))
+        async with running(tmp_path, _declare) as app:
+            with pytest.raises(RunCancelledError):
+                await app.flow.handle("r").result(timeout_s=10)
+
+    run(scenario())
+
+
+def test_a_step_that_failed_for_good_fails_again_on_replay(tmp_path: Path) -> None:
+    """A recorded last failure is raised from the history; the step is not carried out again."""
+
+    async def scenario() -> None:
+        async with running(tmp_path, _declare_waits) as app:
+            await app.caught.start(id="r")
+
+            async def sleeps() -> bool:
+                return (await app.types("r"))[-1] == "TimerSet"
+
+            await until(sleeps)
+            assert len(app.seen) == 1
+            await app.crash()
+        ahead = _Ahead()
+        async with running(tmp_path, _declare_waits, clock=ahead) as app:
+            assert await app.flow.handle("r").result(timeout_s=10) == "slept"
+            assert not app.seen
+
+    run(scenario())
+
+
+class _Ahead(SystemClock):
+    """Two hours later."""
+
+    def time_ns(self) -> int:
+        return super().time_ns() + 7200 * 10**9

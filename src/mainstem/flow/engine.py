@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import os
 import random
@@ -64,6 +65,7 @@ class Engine:
 
     Attributes:
         active: Attempts at steps under way.
+        context: Context variables as they were at the start; each run begins with a copy.
         idle: Set when there are none, while draining.
         draining: No new call of workflow code begins any more.
         failure: Why the log was lost, if it was.
@@ -77,6 +79,7 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self.timers = Timers(clock, clock.monotonic_s, 1.0)
         self.wall_timers = Timers(clock, clock.time_ns, 1e-9)
+        self.context = contextvars.copy_context()
         self.plans: dict[str, Plan] = {}
         self.runs: dict[str, Run] = {}
         self.active = 0
@@ -328,12 +331,13 @@ class Engine:
     async def wait_for_retry(self, run: Run, retry_at_ns: int) -> None:
         """Wait until a failed step's next attempt; a job gives its place in the queue back meanwhile."""
         queue = self._places.get(run.id) if run.kind == "job" else None
-        if queue is None:
+        if queue is not None:
+            del self._places[run.id]
+            queue.release()
+        with run.asleep():
             await self.wall_timers.wait_until(retry_at_ns)
+        if queue is None:
             return
-        del self._places[run.id]
-        queue.release()
-        await self.wall_timers.wait_until(retry_at_ns)
         place: asyncio.Future[None] = self.loop.create_future()
 
         def take() -> bool:
@@ -460,7 +464,7 @@ class Engine:
         """Write the end of a run that is not resident."""
         history = await self.history(run_id)
         fold = history.fold
-        if not fold.is_open or run_id in self.runs:
+        if not fold.is_open or run_id in self.runs or cancelled.message <= fold.inbox_position:
             return
         origin = parse_traceparent(history.started_headers.get(TRACEPARENT)) or new_trace()
         await self._append(run_id, [cancelled], fold.position, run_headers(run_trace(origin, run_id), fold.about))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mainstem.base.codec import decode, encode
 from mainstem.bus.events import current_traceparent
+from mainstem.flow.branch import current_branch
 from mainstem.flow.errors import (
     FlowNotStartedError,
     RunCancelledError,
@@ -63,9 +65,11 @@ class RunHandle(Generic[R]):
         try:
             if self.id not in engine.runs:
                 await self._look_back(engine, watcher)
+            branch = current_branch()
             try:
-                async with asyncio.timeout(timeout_s):
-                    final = await watcher
+                with branch.run.awaiting() if branch is not None else nullcontext():
+                    async with asyncio.timeout(timeout_s):
+                        final = await watcher
             except TimeoutError:
                 raise TimeoutError(f"run {self.id} did not end within {timeout_s} s; it goes on") from None
         finally:

@@ -106,7 +106,7 @@ class RunFold(msgspec.Struct):
         alone: Nothing but that sleep was under way.
         claims: Takeovers in all.
         claims_in_vain: Takeovers since the last sign of progress.
-        inbox_position: Position of the last wish that was answered.
+        inbox_position: Position of the last wish that was answered, or of the beginning: earlier ones were for another.
     """
 
     run_id: str
@@ -168,6 +168,7 @@ class RunFold(msgspec.Struct):
         self.function, self.kind, self.queue = entry.function, entry.kind, entry.queue
         self.not_before_ns, self.trigger, self.started_ns = entry.not_before_ns, entry.trigger, record.time_ns
         context = parse_traceparent(record.headers.get(TRACEPARENT))
+        self.inbox_position = record.position
         self.trace_id = context.trace_id if context else ""
         self.about = tuple(record.headers.get(ABOUT, "").split())
 

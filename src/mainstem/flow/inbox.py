@@ -11,7 +11,7 @@ import msgspec
 
 from mainstem.flow.history import RunFold
 from mainstem.flow.journal import INBOX_PREFIX, InboxMessage, RunCancelled, RunResumed
-from mainstem.flow.run import Ending
+from mainstem.flow.run import Ending, Run
 from mainstem.log.errors import LogClosedError, PositionConflictError
 
 if TYPE_CHECKING:
@@ -39,7 +39,10 @@ class Inbox:
             fold = folds.get(run_id)
             if fold is not None and record.position > fold.inbox_position:
                 message = self._decode(record.stream, record.position, record.value)
-                if message is not None and (message.wish == "cancel" or fold.waiting):
+                wanted = message is not None and (
+                    message.wish == "cancel" or (fold.waiting and record.position > fold.position)
+                )  # a wish to resume counts behind the pause that it answers, which is then the journal's last record
+                if message is not None and wanted:
                     wishes.setdefault(run_id, []).append((record.position, message))
         return wishes
 
@@ -54,7 +57,7 @@ class Inbox:
 
     async def _listen(self, after: int) -> None:
         try:
-            async with aclosing(self._engine.log.tail(INBOX_PREFIX + ">", after)) as batches:  # type: ignore[type-var]
+            async with aclosing(self._engine.log.tail(INBOX_PREFIX + ">", after)) as batches:
                 async for batch in batches:
                     for record in batch:
                         message = self._decode(record.stream, record.position, record.value)
@@ -84,11 +87,16 @@ class Inbox:
         if message.wish == "cancel":
             cancelled = RunCancelled(message.reason, position)
             if run is not None:
-                run.stop(Ending(cancelled))
+                self._stop(run, cancelled)
             else:
                 self._engine.spawn(self._cancel(run_id, cancelled))
         elif run is None:
             self._engine.spawn(self._engine.take_over(run_id, RunResumed(message.reason, position)))
+
+    @staticmethod
+    def _stop(run: Run, cancelled: RunCancelled) -> None:
+        if cancelled.message > run.heard:
+            run.stop(Ending(cancelled))
 
     def _remember(self, run_id: str) -> None:
         if len(self._cancelled) >= _ANSWERED_MAX:
@@ -101,10 +109,10 @@ class Inbox:
             fold = (await self._engine.history(run_id)).fold
             run = self._engine.runs.get(run_id)
             if run is not None:
-                run.stop(Ending(cancelled))
+                self._stop(run, cancelled)
                 return
-            if not fold.is_open:
-                return
+            if not fold.is_open or cancelled.message <= fold.inbox_position:
+                return  # the wish came before the run did
             self._remember(run_id)
             try:
                 await self._engine.end_dormant(run_id, cancelled)

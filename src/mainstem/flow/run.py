@@ -36,7 +36,7 @@ encode_entry = msgspec.json.Encoder().encode
 
 _TRACEBACK_MAX_CHARS = 16 << 10
 _MESSAGE_MAX_CHARS = 16 << 10
-_REST_AFTER_S = 1.0
+_REST_AFTER_S = 0.05
 
 Body = Callable[["Run"], Coroutine[Any, Any, JournalEntry]]
 """What a run does: returns its final entry."""
@@ -63,7 +63,8 @@ class Run:
         constructs: Calls of ``gather`` and ``map`` under way.
         ending: Set when the run is to stop: every call of its code then raises ``CancelledError``.
         claims: How often the run was taken over.
-        sleepers: Sleeps under way.
+        heard: Position of the last wish that was answered, or of the run's beginning: earlier ones are not for it.
+        sleepers: Sleeps, back-offs and waits for other runs under way.
         pending: Calls under way (steps, sleeps, gathers).
         abandoned: Prefixes of branches that were cancelled: their recorded calls need not come again.
         under_way: Number and start (wall clock, ns) of the attempts that are being carried out, by key.
@@ -78,6 +79,7 @@ class Run:
         "engine",
         "function",
         "headers",
+        "heard",
         "id",
         "journal",
         "kind",
@@ -86,6 +88,7 @@ class Run:
         "past",
         "pending",
         "rest_noted",
+        "rest_timer",
         "root",
         "sleepers",
         "task",
@@ -124,7 +127,8 @@ class Run:
         self.ending: Ending | None = None
         self.pending = 0
         self.sleepers = 0
-        self.rest_noted = False
+        self.rest_noted = self.rest_timer = False
+        self.heard = history.fold.inbox_position if history is not None else position
         self.constructs = 0
         self.abandoned: set[str] = set()
         self.line_count = 0
@@ -137,16 +141,30 @@ class Run:
 
     @contextmanager
     def asleep(self) -> Iterator[None]:
-        """Count a sleep while it lasts; a run that was taken over and does nothing else soon is noted to be well."""
+        """Count a sleep (or a back-off) of a pending call while it lasts; a run that was taken over and does nothing
+        else soon is noted to be well.
+        """
         self.sleepers += 1
-        if self.claims and not self.rest_noted and self.sleepers == 1:
+        if self.claims and not self.rest_noted and not self.rest_timer:
+            self.rest_timer = True
             self.engine.loop.call_later(_REST_AFTER_S, self._note_rest)
         try:
             yield
         finally:
             self.sleepers -= 1
 
+    @contextmanager
+    def awaiting(self) -> Iterator[None]:
+        """Count a call that waits for another run while it lasts: a sleep as any other."""
+        self.pending += 1
+        try:
+            with self.asleep():
+                yield
+        finally:
+            self.pending -= 1
+
     def _note_rest(self) -> None:
+        self.rest_timer = False
         calm = self.pending - self.constructs == self.sleepers and self.sleepers > 0
         if calm and not self.rest_noted and self.ending is None and not self.engine.draining:
             self.rest_noted = True
@@ -155,8 +173,9 @@ class Run:
     # ---- life
 
     def begin(self, body: Body) -> None:
-        """Start the run's task."""
-        self.task = self.engine.loop.create_task(self._execute(body), name=f"run {self.id}")
+        """Start the run's task, in the engine's context: nothing of whoever happened to start it leaks into it."""
+        context = self.engine.context.copy()
+        self.task = self.engine.loop.create_task(self._execute(body), name=f"run {self.id}", context=context)
 
     def stop(self, ending: Ending) -> None:
         """Have the run's code cancelled, and ``ending`` written then; the first reason counts."""
