@@ -258,6 +258,37 @@ def test_a_running_step_is_on_the_runs_page(tmp_path: Path) -> None:
     run(main())
 
 
+def test_jobs_that_wait_for_their_turn_are_queued(tmp_path: Path) -> None:
+    """Of two jobs in a queue of one the first is running and the second queued: in lists, filters and counts."""
+
+    async def main() -> None:
+        ms = Mainstem(tmp_path)
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        @ms.job(name="mail", queue="mail", concurrency=1)
+        async def mail() -> None:
+            begun.set()
+            await go_on.wait()
+
+        async with ms, client(ms.asgi) as web:
+            first, second = await mail.enqueue(id="one"), await mail.enqueue(id="two")
+            await begun.wait()
+            assert ms.flow.jobs_at_work() == {"one"}
+            assert ((await first.status()).state, (await second.status()).state) == ("running", "queued")
+            for state, run_id in (("running", "one"), ("queued", "two")):
+                (listed,) = (await web.get("/api/runs", params={"state": state})).json()["runs"]
+                assert (listed["run_id"], listed["state"]) == (run_id, state)
+                page = (await web.get("/runs", params={"state": state}, headers={"accept": "text/html"})).text
+                assert f"/runs/{run_id}" in page and f"<span>{state}</span>" in page
+                assert 'Queued<span class="count number">1</span>' in page
+                assert 'Running<span class="count number">1</span>' in page
+            go_on.set()
+            await second.result(timeout_s=30)
+        assert ms.flow.jobs_at_work() == frozenset()
+
+    run(main())
+
+
 def test_a_request_keeps_its_trace(tmp_path: Path) -> None:
     """With the middleware, what a request publishes is in its caller's trace; without a header, all in a new one."""
 

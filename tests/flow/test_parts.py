@@ -100,6 +100,18 @@ def test_the_state_of_a_run(entries: list[tuple[int, JournalEntry]], state: str,
     assert msgspec.json.decode(msgspec.json.encode(fold), type=RunFold) == fold
 
 
+def test_a_job_is_queued_until_an_attempt_is_known() -> None:
+    """From records alone a job without an attempt is queued; a takeover, an attempt or its process say otherwise."""
+    begin = (0, Started("mail", "job", msgspec.Raw(b"{}"), "mail", 4 * S))
+    failed = (6, StepFailed("mail#1", "mail", 1, "", _ERROR, 5 * S, retry_at_ns=8 * S))
+    assert fold_run("r", journal(begin)).state(3 * S) == "scheduled"
+    waiting = fold_run("r", journal(begin))
+    assert waiting.state(5 * S) == waiting.summary(5 * S).state == "queued"
+    assert waiting.state(5 * S, at_work=True) == waiting.summary(5 * S, at_work=True).state == "running"
+    for more in ((5, Claimed("2@2", 1)), failed):
+        assert fold_run("r", journal(begin, more)).state(9 * S) == "running"
+
+
 def test_progress_ends_the_count_of_claims() -> None:
     """Claims in vain count until a result is on record."""
     claimed = [(1, Claimed("1@1", 1)), (2, Claimed("2@2", 2))]

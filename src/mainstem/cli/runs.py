@@ -23,9 +23,11 @@ from mainstem.log import ReadableLog, StoredRecord
 from mainstem.ui.format import format_duration, shorten
 
 _EPILOG = """\
-States: scheduled, running, sleeping, retrying, completed, failed, cancelled;
-and two that wait for your decision: paused (its history does not fit its
-code) and quarantined (its process died too often without progress).
+States: scheduled, queued (a job of which no attempt is on record yet: it waits
+for its turn, or is at its first attempt; the dashboard knows which), running,
+sleeping, retrying, completed, failed, cancelled; and two that wait for your
+decision: paused (its history does not fit its code) and quarantined (its
+process died too often without progress).
 
 Examples:
   mainstem runs                              the latest 20, newest first

@@ -365,6 +365,13 @@ class Flow:
         found = [UnderWay(key, *attempt) for key, attempt in run.under_way.items()] if run is not None else []
         return sorted(found, key=lambda one: one.started_ns)
 
+    def jobs_at_work(self) -> frozenset[str]:
+        """Return the ids of the jobs that have left their queue in this process and have not ended. On the
+        application's event loop only.
+        """
+        runs = self.engine.runs.values() if self.engine is not None else ()
+        return frozenset(run.id for run in runs if run.kind == "job")
+
     def handle(self, run_id: str) -> RunHandle[Any]:
         """Return a handle to a run by its id; whether it exists shows when it is used."""
         return RunHandle(self, check_id(run_id, "run id"))

@@ -115,7 +115,7 @@ class RunHandle(Generic[R]):
         history = await engine.history(self.id)
         if history.started is None:
             raise RunNotFoundError(self.id)
-        return history.fold.summary(engine.clock.time_ns())
+        return history.fold.summary(engine.clock.time_ns(), at_work=self.id in engine.runs)
 
     async def cancel(self, reason: str = "") -> None:
         """Ask for the run to be cancelled; returns once the wish is durable. A run that has ended stays as it is.

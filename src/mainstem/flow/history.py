@@ -34,9 +34,20 @@ from mainstem.trace.context import parse_traceparent
 from mainstem.ui.format import shorten
 
 State = Literal[
-    "scheduled", "running", "sleeping", "retrying", "completed", "failed", "cancelled", "paused", "quarantined"
+    "scheduled",
+    "queued",
+    "running",
+    "sleeping",
+    "retrying",
+    "completed",
+    "failed",
+    "cancelled",
+    "paused",
+    "quarantined",
 ]
-"""What a run is doing, or how it ended."""
+"""What a run is doing, or how it ended. A job is ``queued`` until an attempt at it is on record, or under way in a
+process that can be asked.
+"""
 
 ENDED: frozenset[State] = frozenset(("completed", "failed", "cancelled"))
 """The states from which nothing follows."""
@@ -201,8 +212,10 @@ class RunFold(msgspec.Struct):
             case TimerSet():
                 self.wake_at_ns, self.alone = entry.wake_at_ns, entry.alone
 
-    def state(self, now_ns: int) -> State:
-        """Return what the run is doing, as far as its journal tells."""
+    def state(self, now_ns: int, *, at_work: bool = False) -> State:
+        """Return what the run is doing, as far as its journal tells; ``at_work`` says that its process carries it out,
+        which of a job's first attempt no record tells.
+        """
         if self.ending:
             return self.ending
         if self.waiting:
@@ -211,11 +224,14 @@ class RunFold(msgspec.Struct):
             return "retrying"
         if self.wake_at_ns > now_ns:
             return "sleeping"
-        return "scheduled" if self.not_before_ns > now_ns and not self.claims else "running"
+        if self.not_before_ns > now_ns and not self.claims:
+            return "scheduled"
+        is_queued = self.kind == "job" and not (self.steps or self.failures or self.claims or at_work)
+        return "queued" if is_queued else "running"
 
-    def summary(self, now_ns: int) -> RunSummary:
-        """Return the run in one line, as of a moment."""
-        state = self.state(now_ns)
+    def summary(self, now_ns: int, *, at_work: bool = False) -> RunSummary:
+        """Return the run in one line, as of a moment; ``at_work`` as for :meth:`state`."""
+        state = self.state(now_ns, at_work=at_work)
         wake_at_ns = {
             "sleeping": self.wake_at_ns,
             "retrying": min((one.retry_at_ns for one in self.retrying.values()), default=0),
@@ -308,6 +324,8 @@ class Past(msgspec.Struct, eq=False):
         kind: What wrote it.
         attempt: Number of the last attempt that is on record; 0 for none.
         under_way: That attempt's start is on record and its end is not.
+        spent: Attempts that are known to have begun and to have come to nothing: they failed, or their start is on
+            record and another attempt's after it. What a process may have begun and left no record of is not counted.
         claims: Takeovers of the run before the last record of the key.
         result: The result, once there is one.
         error: The last failure.
@@ -322,6 +340,7 @@ class Past(msgspec.Struct, eq=False):
     digest: str = ""
     attempt: int = 0
     under_way: bool = False
+    spent: int = 0
     claims: int = 0
     result: msgspec.Raw | None = None
     error: ErrorInfo | None = None
@@ -396,6 +415,7 @@ def _kind_of(entry: Any) -> Literal["step", "timer", "published", "gather"]:
 def _update(past: Past, entry: JournalEntry, position: int) -> None:
     match entry:
         case StepStarted():
+            past.spent += past.under_way
             past.digest, past.attempt, past.under_way = entry.digest, entry.attempt, True
         case StepCompleted():
             past.digest, past.attempt, past.under_way = entry.digest, entry.attempt, False
@@ -403,6 +423,7 @@ def _update(past: Past, entry: JournalEntry, position: int) -> None:
         case StepFailed():
             past.digest, past.attempt, past.under_way = entry.digest, entry.attempt, False
             past.error, past.retry_at_ns = entry.error, entry.retry_at_ns
+            past.spent += 1
         case TimerSet():
             past.wake_at_ns = entry.wake_at_ns
         case Published():

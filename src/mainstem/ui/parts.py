@@ -22,6 +22,7 @@ TONES: Mapping[str, tuple[str, str]] = {
     "sleeping": ("calm", "moon"),
     "waiting": ("calm", "clock"),
     "scheduled": ("calm", "clock"),
+    "queued": ("calm", "clock"),
     "paused": ("warn", "pause"),
     "interrupted": ("warn", "pause"),
     "quarantined": ("bad", "shield"),

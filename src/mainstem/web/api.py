@@ -52,15 +52,22 @@ class Api:
         projection: What is read.
         clock: The time of what still runs.
         under_way: Returns the attempts that are being carried out for a run.
+        at_work: Returns the ids of the jobs that have left their queue.
     """
 
     def __init__(
-        self, log: Log, projection: Projection, clock: Clock, under_way: Callable[[str], Sequence[UnderWay]]
+        self,
+        log: Log,
+        projection: Projection,
+        clock: Clock,
+        under_way: Callable[[str], Sequence[UnderWay]],
+        at_work: Callable[[], frozenset[str]],
     ) -> None:
         self._log = log
         self._projection = projection
         self._clock = clock
         self._under_way = under_way
+        self._at_work = at_work
 
     def routes(self) -> Sequence[Route]:
         """Return the API's routes."""
@@ -84,10 +91,12 @@ class Api:
         offset = (page_number(query) - 1) * int(limit)
         now_ns = self._clock.time_ns()
         await self._fresh()
+        at_work = self._at_work()
         found = await self._projection.run(
-            lambda db: list_runs(db, state=state, search=search, offset=offset, limit=int(limit))
+            lambda db: list_runs(db, state=state, search=search, offset=offset, limit=int(limit), at_work=at_work)
         )
-        return json_response({"runs": [run.summary(now_ns) for run in found], "position": self._projection.position})
+        runs = [run.summary(now_ns, at_work=run.run_id in at_work) for run in found]
+        return json_response({"runs": runs, "position": self._projection.position})
 
     async def run(self, request: Request) -> Response:
         """Describe one run: its summary, the attempts under way, its journal's entries and its log lines."""
@@ -106,7 +115,7 @@ class Api:
             raise NotFoundError(f"There is no run {run_id[:128]!r}.")
         return json_response(
             {
-                "run": run.summary(self._clock.time_ns()),
+                "run": run.summary(self._clock.time_ns(), at_work=run_id in self._at_work()),
                 "under_way": self._under_way(run_id),
                 "entries": [_as_json(record) for record in entries],
                 "lines": [_as_json(record) for record in lines],

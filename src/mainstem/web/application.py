@@ -70,12 +70,14 @@ class Dashboard:
         routes: Mapping[str, Sequence[BaseRoute]] | None = None,
         groups: Callable[[], Sequence[GroupStatus]] = tuple,
         under_way: Callable[[str], Sequence[UnderWay]] = lambda _run_id: (),
+        at_work: Callable[[], frozenset[str]] = frozenset,
         token: str | None = None,
     ) -> None:
         self._log = log
         self._clock = clock
         self._groups = groups
         self._under_way = under_way
+        self._at_work = at_work
         everything: Sequence[Panel] = (
             OverviewPanel(),
             RunsPanel(),
@@ -114,7 +116,7 @@ class Dashboard:
 
     def api(self) -> Api:
         """Return the HTTP API over this dashboard's page state."""
-        return Api(self._log, self._projection, self._clock, self._under_way)
+        return Api(self._log, self._projection, self._clock, self._under_way, self._at_work)
 
     async def start(self) -> None:
         """Open the page state and follow the log."""
@@ -235,6 +237,7 @@ class Dashboard:
                 for one in self._groups()
             ],
             under_way=self._under_way(run_id) if run_id else (),
+            at_work=self._at_work(),
         )
 
     # ---- changes

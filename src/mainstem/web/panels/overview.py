@@ -113,15 +113,16 @@ def _latest_failure(db: sqlite3.Connection, request: PageRequest) -> Html:
 
 def _metrics(db: sqlite3.Connection, request: PageRequest) -> Html:
     now_ns = request.facts.now_ns
+    at_work = request.facts.at_work
     series = {
         name: kept.counts_of(db, name, now_ns, CHART_BUCKETS)
         for name in ("events", "started", "completed", "failed", "steps")
     }
-    counts = count_states(db)
+    counts = count_states(db, at_work)
     open_count = sum(count for state, count in counts.items() if state not in {"completed", "failed", "cancelled"})
     ended = [done + failed for done, failed in zip(series["completed"], series["failed"], strict=True)]
     facts = request.facts
-    waiting = sum(counts.get(state, 0) for state in ("sleeping", "scheduled", "retrying"))
+    waiting = sum(counts.get(state, 0) for state in ("sleeping", "scheduled", "queued", "retrying"))
     return el(
         "div",
         metric("Events", _rate(series["events"]), "last minute", chart=_chart("Events", series["events"])),

@@ -72,7 +72,7 @@ def render_run(db: sqlite3.Connection, request: PageRequest, run: RunFold) -> Pa
     lines = _lines(line_records[-LINES_SHOWN:])
     entries = _entries(records)
     now_ns = request.facts.now_ns
-    state = run.state(now_ns)
+    state = run.state(now_ns, at_work=run.run_id in request.facts.at_work)
     spans = run_spans([*records, *line_records], now_ns=now_ns, under_way=request.facts.under_way)
     waterfall = build_waterfall([span for span in spans if span.kind != "log"], now_ns)
     fragments = [

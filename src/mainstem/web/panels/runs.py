@@ -23,7 +23,7 @@ from mainstem.web.panels.run_page import render_run
 PAGE_ROWS: Final = 50
 """Runs on one page of the list."""
 
-OPEN_STATES: Final = ("running", "retrying", "sleeping", "scheduled", "paused", "quarantined")
+OPEN_STATES: Final = ("running", "retrying", "sleeping", "scheduled", "queued", "paused", "quarantined")
 """States of runs that are not at their end."""
 
 FILTERS: Final = ("", "open", *OPEN_STATES, "completed", "failed", "cancelled")
@@ -95,7 +95,13 @@ def find_run(db: sqlite3.Connection, run_id: str) -> RunFold | None:
 
 
 def list_runs(
-    db: sqlite3.Connection, *, state: str = "", search: str = "", offset: int = 0, limit: int = PAGE_ROWS
+    db: sqlite3.Connection,
+    *,
+    state: str = "",
+    search: str = "",
+    offset: int = 0,
+    limit: int = PAGE_ROWS,
+    at_work: frozenset[str] = frozenset(),
 ) -> list[RunFold]:
     """Return runs, newest first.
 
@@ -105,8 +111,9 @@ def list_runs(
         search: Part of an id, a function's name or an entity.
         offset: Runs to pass over.
         limit: Most runs.
+        at_work: Ids of the jobs that have left their queue, whatever their records say.
     """
-    conditions, values = _conditions(state, search)
+    conditions, values = _conditions(state, search, at_work)
     rows = db.execute(
         f"SELECT fold FROM runs_run WHERE {conditions} ORDER BY started_ns DESC, run_id DESC LIMIT ? OFFSET ?",  # noqa: S608 (constants and ?)
         (*values, limit, offset),
@@ -120,11 +127,16 @@ def runs_of_trace(db: sqlite3.Connection, trace_id: str) -> list[RunFold]:
     return [_decode_fold(fold) for (fold,) in rows]
 
 
-def _conditions(state: str, search: str) -> tuple[str, list[object]]:
+def _conditions(state: str, search: str, at_work: frozenset[str]) -> tuple[str, list[object]]:
     conditions, values = ["1"], list[object]()
     if state == "open":
         conditions.append(f"state NOT IN ({', '.join('?' * len(ENDED))})")
         values += sorted(ENDED)
+    elif state in {"queued", "running"} and at_work:
+        is_running = "(state = 'running' OR (state = 'queued' AND run_id IN (SELECT value FROM json_each(?))))"
+        is_queued = "(state = 'queued' AND run_id NOT IN (SELECT value FROM json_each(?)))"
+        conditions.append(is_running if state == "running" else is_queued)
+        values.append(msgspec.json.encode(sorted(at_work)).decode())
     elif state:
         conditions.append("state = ?")
         values.append(state)
@@ -135,9 +147,16 @@ def _conditions(state: str, search: str) -> tuple[str, list[object]]:
     return " AND ".join(conditions), values
 
 
-def count_states(db: sqlite3.Connection) -> Mapping[str, int]:
-    """Return how many runs are in each state."""
-    return dict(db.execute("SELECT state, count(*) FROM runs_run GROUP BY state"))
+def count_states(db: sqlite3.Connection, at_work: frozenset[str] = frozenset()) -> Mapping[str, int]:
+    """Return how many runs are in each state; ``at_work`` as for :func:`list_runs`."""
+    counts = Counter(dict(db.execute("SELECT state, count(*) FROM runs_run GROUP BY state")))
+    if at_work and counts["queued"]:
+        (moved,) = db.execute(
+            "SELECT count(*) FROM runs_run WHERE state = 'queued' AND run_id IN (SELECT value FROM json_each(?))",
+            (msgspec.json.encode(sorted(at_work)).decode(),),
+        ).fetchone()
+        counts.update(queued=-moved, running=moved)
+    return counts
 
 
 def _render_one(db: sqlite3.Connection, request: PageRequest) -> PageView | None:
@@ -151,7 +170,9 @@ def render_list(db: sqlite3.Connection, request: PageRequest) -> PageView:
     state = state if state in FILTERS else ""
     search = request.query.get("search", "")[:200]
     page = page_number(request.query)
-    rows = list_runs(db, state=state, search=search, offset=(page - 1) * PAGE_ROWS, limit=PAGE_ROWS + 1)
+    at_work = request.facts.at_work
+    offset = (page - 1) * PAGE_ROWS
+    rows = list_runs(db, state=state, search=search, offset=offset, limit=PAGE_ROWS + 1, at_work=at_work)
     query = {"state": state, "search": search}
     body = [
         runs_table(rows[:PAGE_ROWS], request, "Runs", empty=_empty(state, search)),
@@ -163,7 +184,8 @@ def render_list(db: sqlite3.Connection, request: PageRequest) -> PageView:
             Fragment("filters", _filters(db, request, state, search), label="Filters"),
             Fragment("runs", Html("".join(body)), label="Runs"),
         ),
-        frozenset({"runs"}),
+        # That a job leaves its queue is on no record.
+        frozenset({"runs", "tick"} if count_states(db).get("queued") else {"runs"}),
     )
 
 
@@ -180,7 +202,7 @@ def _empty(state: str, search: str) -> Html:
 
 
 def _filters(db: sqlite3.Connection, request: PageRequest, state: str, search: str) -> Html:
-    counts = count_states(db)
+    counts = count_states(db, request.facts.at_work)
     open_count = sum(count for name, count in counts.items() if name not in ENDED)
     tabs = [("", "All", sum(counts.values())), ("open", "Open", open_count)]
     tabs += [
@@ -240,7 +262,7 @@ def runs_table(rows: Sequence[RunFold], request: PageRequest, caption: str, *, e
     now_ns = request.facts.now_ns
 
     def cells(fold: RunFold) -> Sequence[Child]:
-        run = fold.summary(now_ns)
+        run = fold.summary(now_ns, at_work=fold.run_id in request.facts.at_work)
         return (
             pill(run.state),
             el(
