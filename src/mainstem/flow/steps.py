@@ -142,6 +142,7 @@ class Carrying:
         "_key",
         "_kwargs",
         "_run",
+        "_spent",
         "_started_ns",
         "_step",
         "_waiting_since_ns",
@@ -165,6 +166,7 @@ class Carrying:
         self._kwargs = kwargs
         self._arguments = arguments
         self._digest = fingerprint
+        self._spent = 0  # attempts of the retry policy's; attempt numbers are higher where one may have been begun
         self._waiting_since_ns = 0
         self._started_ns = 0
 
@@ -176,6 +178,7 @@ class Carrying:
         """
         run, step = self._run, self._step
         attempt = self._first_attempt(past, passed)
+        self._spent = past.spent + past.under_way if past is not None else 0
         if past is not None and past.retry_at_ns:
             await self._wait_for_retry(past.retry_at_ns)
         self._waiting_since_ns = self._branch.queued_ns
@@ -268,8 +271,9 @@ class Carrying:
         """Make a failed attempt durable; return when the next one is, or 0."""
         run, retry = self._run, self._step.retry
         retry_at_ns = 0
-        if may_retry(retry, error, attempt):
-            retry_at_ns = run.engine.clock.time_ns() + round(retry.delay_s(attempt, run.engine.random) * 1e9)
+        self._spent += 1
+        if may_retry(retry, error, self._spent):
+            retry_at_ns = run.engine.clock.time_ns() + round(retry.delay_s(self._spent, run.engine.random) * 1e9)
         failed = StepFailed(
             self._key,
             self._step.name,
@@ -292,7 +296,9 @@ class Carrying:
 
 
 def may_retry(retry: Retry, error: BaseException, attempt: int) -> bool:
-    """Tell whether another attempt follows; what cannot get better by itself is not tried again."""
+    """Tell whether another attempt follows the ``attempt``-th that was spent; what cannot get better by itself is not
+    tried again.
+    """
     if isinstance(error, (NotJsonError, NotDecodableError, ValueTooLargeError)):
         return False
     if isinstance(error, WorkerDiedError):
