@@ -30,7 +30,7 @@ APP_START = (
         work={},
         settings={
             "work": "process start until one job has run, on the state of an earlier start",
-            "ours": "import, open, dashboard answering, one job",
+            "ours": "import, open, dashboard answering, one job; one process, without the supervisor of `mainstem dev`",
             "dbos": "SQLite, start_workflow and its result; no dashboard",
             "celery": "worker --pool=solo, no gossip, mingle or heartbeat; Redis up and the task queued before",
             "prefect": "a flow of one task with the ephemeral server, database migrated before",

@@ -45,7 +45,10 @@ def _contenders(runs: int) -> tuple[Contender, ...]:
 
 _SETTINGS = {
     "durability": "a step's result is durable before the workflow goes on; same file system",
-    "dbos": "as documented; on PostgreSQL a pool of 64 connections; SQLite as DBOS opens it",
+    "dbos": (
+        "as documented, on asyncio's own loop where ours runs on uvloop; on PostgreSQL a pool of 64 connections; "
+        "SQLite as DBOS opens it"
+    ),
     "postgresql": "Debian's, its defaults: fsync on, synchronous_commit on; Unix socket",
 }
 

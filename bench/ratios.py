@@ -111,6 +111,6 @@ def significant(value: float | None, digits: int = 4) -> float | None:
     """Round to significant digits: more of them would claim a precision that no run has.
 
     >>> significant(123456.0), significant(0.012345), significant(None)
-    (123500.0, 0.01234, None)
+    (123500.0, 0.01235, None)
     """
     return None if value is None else float(f"{value:.{digits}g}")

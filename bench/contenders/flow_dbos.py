@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dbos import DBOS  # type: ignore[import-not-found]
 
-from bench.child import Meter, Task, linger, read_task, report
+from bench.child import Meter, Task, check_count, linger, read_task, report
 
 
 def database_url(task: Task) -> str:
@@ -91,9 +91,8 @@ def main(task: Task) -> None:
     """Run steps for the given time and report steps a second."""
     launch(task)
     meter = asyncio.run(async_runs(task)) if task["mode"] == "async" else sync_runs(task)
-    recorded = max((len(DBOS.list_workflow_steps(run.workflow_id)) for run in DBOS.list_workflows(limit=5)), default=0)
-    if not recorded:
-        raise RuntimeError("no step was recorded")
+    recorded = sum(len(DBOS.list_workflow_steps(run.workflow_id)) for run in DBOS.list_workflows(load_input=False))
+    check_count(recorded, meter.total(), "DBOS")
     report(meter.per_second())
     DBOS.destroy()
     linger()

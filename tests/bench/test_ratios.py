@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import doctest
+
 import pytest
 
+from bench import ratios
 from bench.model import Contender
 from bench.ratios import Measured, best, line, ratio, significant, winners
 from tests.bench.support import bench_of, contender
@@ -94,6 +97,12 @@ def test_line_needs_ours() -> None:
     """A line without our own number cannot be made."""
     with pytest.raises(ValueError, match="exactly one"):
         line(bench_of(REDIS), [measured(REDIS, 1.0)], rounds=1, seconds=1.0)
+
+
+def test_documented_examples() -> None:
+    """The examples in the documentation of the arithmetic give what they say."""
+    found = doctest.testmod(ratios)
+    assert found.attempted >= 2 and found.failed == 0
 
 
 def test_four_digits() -> None:
