@@ -19,7 +19,7 @@ from mainstem.web.hub import Address
 from mainstem.web.projection import PageState
 from tests.support import run
 from tests.web.support import dashboard, failed_run
-from tests.web.test_projection import Counter
+from tests.web.test_projection import Counter, disk_error
 from tests.web.test_security import check_no_method_passes_as_a_question
 
 PAGE = {"accept": "text/html"}
@@ -47,10 +47,10 @@ def position_and_state_change_together(directory: Path) -> None:
     panel = Counter()
     state = PageState(directory / "pages.sqlite", [panel])
     state.open(1000)
-    panel.fails = True
-    with pytest.raises(ValueError, match="as told"):
+    panel.fails = disk_error()
+    with pytest.raises(sqlite3.OperationalError, match="is full"):
         state.apply([StoredRecord(1, "orders.created", 1, b"{}")])
-    panel.fails = False
+    panel.fails = None
     state.apply([StoredRecord(1, "orders.created", 1, b"{}")])
     (count,) = state.db.execute("SELECT n FROM counter_count").fetchone()
     state.close()

@@ -10,10 +10,12 @@ import pytest
 
 from mainstem.log import Record, StoredRecord, open_log
 from mainstem.ui.panel import Page
+from mainstem.web import projection as module
+from mainstem.web.errors import UnavailableError
 from mainstem.web.panels import records as kept
 from mainstem.web.panels.records import RecordsPanel
 from mainstem.web.projection import BATCH_MAX_RECORDS, REBUILDS_MAX, PageState, Projection
-from tests.support import run
+from tests.support import run, until
 
 
 class Counter:
@@ -25,18 +27,27 @@ class Counter:
 
     def __init__(self, version: int = 1) -> None:
         self.version = version
-        self.fails = False
+        self.fails: Exception | None = None
+        self.refuses = b""
 
     def apply(self, db: sqlite3.Connection, records: Sequence[StoredRecord]) -> set[str]:
         """Count them."""
         db.execute("UPDATE counter_count SET n = n + ?", (len(records),))
-        if self.fails:
-            raise ValueError("as told")
+        if self.fails is not None:
+            raise self.fails
+        if any(record.value == self.refuses for record in records):
+            raise RecursionError("as told")
         return {"counted"}
 
     def pages(self) -> Sequence[Page]:
         """Show nothing."""
         return ()
+
+
+def disk_error(code: int = sqlite3.SQLITE_FULL) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = code
+    return error
 
 
 def count(state: PageState) -> int:
@@ -62,17 +73,91 @@ def test_only_matching_records_reach_a_panel(tmp_path: Path) -> None:
 
 
 def test_position_and_state_are_one_transaction(tmp_path: Path) -> None:
-    """When a panel fails, neither its changes nor the position stay."""
+    """When a transaction fails, neither a panel's changes nor the position stay."""
     panel = Counter()
     state = opened(tmp_path / "p", panel)
     state.apply([record(1)])
-    panel.fails = True
-    with pytest.raises(ValueError, match="as told"):
+    panel.fails = disk_error()
+    with pytest.raises(sqlite3.OperationalError, match="is full"):
         state.apply([record(2)])
     state.close()
     again = opened(tmp_path / "p", Counter())
     assert (count(again), again.position) == (1, 1)
     again.close()
+
+
+def test_a_record_that_a_panel_cannot_take_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Only that record, only of that panel; it is counted, and the first is told."""
+    panel = Counter()
+    panel.refuses = b"deep"
+    state = opened(tmp_path / "p", panel)
+    bad = StoredRecord(2, "orders.created", 1, b"deep")
+    assert state.apply([record(1), bad, record(3)]) == {"counted"}
+    state.apply([StoredRecord(4, "orders.created", 1, b"deep")])
+    assert (count(state), state.position, state.skipped) == (2, 4, {"counter": 2})
+    assert caplog.text.count("cannot take record 2 of 'orders.created'") == 1 and "record 4" not in caplog.text
+    state.close()
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_CANTOPEN])
+def test_a_disk_at_fault_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """The file stays, waiters are told at once, and it goes on when the disk does, however often it failed."""
+    monkeypatch.setattr(module, "RETRY_FIRST_S", 0.001)
+    monkeypatch.setattr(module, "RETRY_MAX_S", 0.002)
+
+    async def main() -> None:
+        log = await open_log(tmp_path / "log")
+        panel = Counter()
+        projection = Projection(log, tmp_path / "p", [panel], lambda _position, _topics: None)
+        await projection.start()
+        await projection.caught_up(await log.append("orders.created", [Record(b"{}")]), timeout_s=10)
+        monkeypatch.setattr(projection._state, "make_anew", lambda: pytest.fail("the file was thrown away"))
+        projection._retry_s = 0.001
+        failures = 0
+        mended = False
+        take_in = panel.apply
+
+        def fail(db: sqlite3.Connection, records: Sequence[StoredRecord]) -> set[str]:
+            nonlocal failures
+            failures += 1
+            if mended:
+                return take_in(db, records)
+            raise disk_error(code)
+
+        monkeypatch.setattr(panel, "apply", fail)
+        position = await log.append("orders.created", [Record(b"{}")])
+        assert not await projection.caught_up(position, timeout_s=10)
+        assert isinstance(projection.error, sqlite3.OperationalError)
+        await until(lambda: failures > REBUILDS_MAX + 3)
+        mended = True
+        await until(lambda: projection.position >= position)
+        assert projection.error is None
+        assert await projection.run(lambda db: db.execute("SELECT n FROM counter_count").fetchone()) == (2,)
+        await projection.stop()
+        await log.close()
+
+    run(main())
+
+
+def test_it_opens_when_the_disk_lets_it(tmp_path: Path) -> None:
+    """Where the page state cannot be opened, it starts all the same; who reads is told, and later it is there."""
+
+    async def main() -> None:
+        log = await open_log(tmp_path / "log")
+        path = tmp_path / "away" / "p"
+        projection = Projection(log, path, [Counter()], lambda _position, _topics: None)
+        await projection.start()
+        assert isinstance(projection.error, sqlite3.OperationalError)
+        with pytest.raises(UnavailableError):
+            await projection.run(lambda _db: None)
+        path.parent.mkdir()
+        position = await log.append("orders.created", [Record(b"{}")])
+        await until(lambda: projection.position >= position)
+        assert projection.error is None
+        await projection.stop()
+        await log.close()
+
+    run(main())
 
 
 def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -150,23 +235,6 @@ def test_damage_while_running_is_mended(tmp_path: Path) -> None:
         position = await log.append("orders.created", [Record(b"{}")])
         assert await projection.caught_up(position, timeout_s=10)
         assert await projection.run(lambda db: db.execute("SELECT n FROM counter_count").fetchone()) == (2,)
-        await projection.stop()
-        await log.close()
-
-    run(main())
-
-
-def test_a_panel_that_fails_ends_the_projection_and_is_told(tmp_path: Path) -> None:
-    """Whoever waits is told at once; pages show what was known until then."""
-
-    async def main() -> None:
-        log = await open_log(tmp_path / "log")
-        panel = Counter()
-        panel.fails = True
-        projection = Projection(log, tmp_path / "p", [panel], lambda _position, _topics: None)
-        await projection.start()
-        assert not await projection.caught_up(await log.append("orders.created", [Record(b"{}")]), timeout_s=10)
-        assert isinstance(projection.error, ValueError)
         await projection.stop()
         await log.close()
 

@@ -2,7 +2,9 @@
 
 The position up to which records were taken in is written in the transaction that takes them in, so a crash at any
 moment leaves a state that fits its position. A schema of another version, a damaged file, or a log that is shorter than
-the state: the file is thrown away and made again from the log. Execution never reads it.
+the state: the file is thrown away and made again from the log. A disk that is full, or fails, damages nothing: it is
+waited for, however long it takes. A record that a panel cannot take is left out of that panel. Execution never reads
+the page state.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import asyncio
 import hashlib
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +23,7 @@ from typing import TypeVar
 from mainstem.base.names import matcher
 from mainstem.log.contract import ReadableLog, StoredRecord
 from mainstem.ui.panel import Panel
+from mainstem.web.errors import UnavailableError
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -28,12 +32,46 @@ BATCH_MAX_RECORDS = 4_000
 """Most records that one transaction takes in."""
 
 REBUILDS_MAX = 3
-"""How often a running projection makes a damaged page state anew before it gives up."""
+"""How often a running projection makes a damaged page state anew, without getting further, before it gives up."""
+
+RETRY_FIRST_S = 0.1
+"""Pause before the page state is tried again, where the disk was at fault; it doubles from one failure to the next."""
+
+RETRY_MAX_S = 5.0
+"""Longest such pause."""
 
 _FORMAT = 1
 _PAUSE_WATCHED_S = 0.1
 _PAUSE_ALONE_S = 1.0
+_PASSING = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_PERM,
+    }
+)
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_ERROR})
 _META = "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
+
+
+def is_passing(error: BaseException) -> bool:
+    """Tell whether an error is the disk's and says nothing about the file: it is full, failing, or not to be opened."""
+    return isinstance(error, OSError) or _code_of(error) in _PASSING
+
+
+def is_damage(error: BaseException) -> bool:
+    """Tell whether an error says that the file is no page state: torn, of another format, without a table."""
+    return _code_of(error) in _DAMAGE
+
+
+def _code_of(error: BaseException) -> int:
+    """Return SQLite's primary result code (the low byte of the extended one); 0 for any other error."""
+    return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF if isinstance(error, sqlite3.Error) else 0
 
 
 class PageState:
@@ -50,6 +88,12 @@ class PageState:
         self._matchers = [[matcher(pattern) for pattern in panel.patterns] for panel in panels]
         self._db: sqlite3.Connection | None = None
         self.position = 0
+        self.skipped: Counter[str] = Counter()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection."""
+        return self._db is not None
 
     @property
     def db(self) -> sqlite3.Connection:
@@ -58,12 +102,19 @@ class PageState:
         return self._db
 
     def open(self, end_position: int) -> None:
-        """Open the file, or make it anew where it cannot serve a log that ends at ``end_position``."""
+        """Open the file, or make it anew where it cannot serve a log that ends at ``end_position``.
+
+        Raises:
+            sqlite3.Error, OSError: The disk is at fault; the file stays as it is, and is not open.
+        """
         try:
             if self._open_existing(end_position):
                 return
             reason = "it is of another version, or not of this log"
         except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                self.close()
+                raise
             reason = str(error)
         if self._path.exists():
             _logger.info("%s is made again from the log: %s", self._path, reason)
@@ -72,21 +123,20 @@ class PageState:
     def _open_existing(self, end_position: int) -> bool:
         if not self._path.exists():
             return False
-        self._db = self._connect()
+        self._connect()
         meta = dict(self.db.execute("SELECT name, value FROM meta"))
         self.position = int(meta["position"])
         return meta["version"] == self._version() and self.position <= end_position
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> None:
         # One thread uses it at a time; sqlite3's own check would forbid closing it elsewhere at the end.
-        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        db = self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA journal_mode = WAL")
         # Synced when the write-ahead file is folded in, not at each commit: a power cut takes the latest transactions
         # with their positions, and leaves no damage that nobody would notice.
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA wal_autocheckpoint = 4000")
         db.execute("PRAGMA cache_size = -4096")
-        return db
 
     def _version(self) -> str:
         parts = [f"{_FORMAT}", *(f"{panel.name}:{panel.version}:{panel.schema}" for panel in self._panels)]
@@ -97,22 +147,35 @@ class PageState:
         self.close()
         for suffix in ("", "-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
-        self._db = self._connect()
-        self.db.executescript(_META + "".join(panel.schema for panel in self._panels))
-        self.db.executemany("INSERT INTO meta VALUES (?, ?)", [("position", "0"), ("version", self._version())])
         self.position = 0
+        try:
+            self._connect()
+            self.db.executescript("BEGIN;" + _META + "".join(panel.schema for panel in self._panels))
+            self.db.executemany("INSERT INTO meta VALUES (?, ?)", [("position", "0"), ("version", self._version())])
+            self.db.execute("COMMIT")
+        except BaseException:
+            self.close()
+            raise
+        self.skipped.clear()
 
     def apply(self, records: Sequence[StoredRecord]) -> set[str]:
-        """Take records in, as one transaction; return the topics that changed."""
+        """Take records in, as one transaction; return the topics that changed.
+
+        A record that a panel cannot take is left out of that panel, and counted in :attr:`skipped`.
+
+        Raises:
+            sqlite3.Error: The disk or the file is at fault; nothing was taken in.
+        """
         topics: set[str] = set()
         position = records[-1].position
+        skipped: Counter[str] = Counter()
         db = self.db
         db.execute("BEGIN")
         try:
             for panel, matchers in zip(self._panels, self._matchers, strict=True):
                 matching = [record for record in records if any(matches(record.stream) for matches in matchers)]
                 if matching:
-                    topics |= panel.apply(db, matching)
+                    topics |= self._apply_to(panel, matching, skipped)
             db.execute("UPDATE meta SET value = ? WHERE name = 'position'", (str(position),))
             db.execute("COMMIT")
         except BaseException:
@@ -120,6 +183,35 @@ class PageState:
                 db.execute("ROLLBACK")
             raise
         self.position = position
+        self.skipped.update(skipped)
+        return topics
+
+    def _apply_to(self, panel: Panel, records: Sequence[StoredRecord], skipped: Counter[str]) -> set[str]:
+        """Have a panel take records in: all at once, or, where that fails, each that it can take."""
+        db = self.db
+        db.execute("SAVEPOINT panel")
+        try:
+            topics = panel.apply(db, records)
+        except Exception as error:
+            if is_passing(error) or is_damage(error):
+                raise
+            # Payloads are strangers': one that a panel did not foresee must not hide all that comes after it.
+            db.execute("ROLLBACK TO panel")
+            db.execute("RELEASE panel")
+            if len(records) > 1:
+                return set().union(*(self._apply_to(panel, [record], skipped) for record in records))
+            skipped[panel.name] += 1
+            if self.skipped[panel.name] + skipped[panel.name] == 1:
+                _logger.warning(
+                    "the panel %r cannot take record %d of %r (%r); it is left out of that panel's pages, and so are "
+                    "others like it, which are counted and not told again",
+                    panel.name,
+                    records[0].position,
+                    records[0].stream,
+                    error,
+                )
+            return set()
+        db.execute("RELEASE panel")
         return topics
 
     def close(self) -> None:
@@ -157,6 +249,8 @@ class Projection:
         self._advanced = asyncio.Condition()
         self._error: BaseException | None = None
         self._rebuilds = 0
+        self._rebuilt_until = 0
+        self._retry_s = RETRY_FIRST_S
         self.watched: Callable[[], bool] = lambda: False
 
     @property
@@ -166,12 +260,20 @@ class Projection:
 
     @property
     def error(self) -> BaseException | None:
-        """What ended the projection, if anything did: pages then show what was known until then."""
+        """What keeps the page state from following the log, if anything does: pages show what was known until then."""
         return self._error
 
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """How many records each panel could not take, since this page state was opened."""
+        return self._state.skipped
+
     async def start(self) -> None:
-        """Open the page state and begin to follow the log."""
-        await self.run(lambda _db: None, opening=True)
+        """Open the page state and begin to follow the log; where the disk is at fault, :attr:`error` says so."""
+        try:
+            await self._open()
+        except (sqlite3.Error, OSError) as error:
+            await self._stumbled(error)
         self._task = asyncio.create_task(self._follow(), name="mainstem pages")
 
     async def stop(self) -> None:
@@ -184,14 +286,22 @@ class Projection:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._state.close)
         self._thread.shutdown(wait=False)
 
-    async def run(self, work: Callable[[sqlite3.Connection], _T], *, opening: bool = False) -> _T:
-        """Return what ``work`` returns, run in the page state's thread between two transactions."""
-        end_position = self._log.end_position
+    async def run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Return what ``work`` returns, run in the page state's thread between two transactions.
+
+        Raises:
+            UnavailableError: The page state cannot be read at present.
+        """
 
         def in_thread() -> _T:
-            if opening:
-                self._state.open(end_position)
-            return work(self._state.db)
+            if not self._state.is_open:
+                raise UnavailableError(f"The page state is not there at present ({self._error}); it is tried again.")
+            try:
+                return work(self._state.db)
+            except sqlite3.Error as error:
+                if not is_passing(error):
+                    raise
+                raise UnavailableError(f"The page state cannot be read at present ({error}).") from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, in_thread)
 
@@ -207,24 +317,51 @@ class Projection:
             return False
         return self.position >= position
 
+    async def _open(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._state.open, self._log.end_position)
+
     async def _follow(self) -> None:
         try:
             while True:
                 try:
+                    if not self._state.is_open:
+                        await self._open()
+                        self._error = None
                     await self._follow_from(self.position)
-                except sqlite3.DatabaseError as error:
-                    self._rebuilds += 1
-                    if self._rebuilds > REBUILDS_MAX:
-                        raise  # it is no damage to a file, it comes again
-                    _logger.warning("the page state is damaged (%s); it is made again from the log", error)
-                    await asyncio.get_running_loop().run_in_executor(self._thread, self._state.make_anew)
+                except (sqlite3.Error, OSError) as error:
+                    await self._mend(error)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
             _logger.exception("the pages no longer follow the log; they show what was known until now")
-            self._error = error
-            async with self._advanced:
-                self._advanced.notify_all()
+            await self._stumbled(error)
+
+    async def _mend(self, error: sqlite3.Error | OSError) -> None:
+        """Wait where the disk was at fault; make the page state anew where it is damaged."""
+        if is_passing(error):
+            if self._error is None:
+                _logger.warning("the page state cannot be written (%s); pages are old until it can", error)
+            await self._stumbled(error)
+            await asyncio.sleep(self._retry_s)
+            self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)
+            return
+        self._rebuilds += 1
+        self._rebuilt_until = self._log.end_position
+        if self._rebuilds > REBUILDS_MAX:
+            raise error  # it is no damage to a file, it comes again
+        _logger.warning("the page state is damaged (%s); it is made again from the log", error)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._state.make_anew)
+        except (sqlite3.Error, OSError) as also:
+            if not is_passing(also):
+                raise
+            await self._mend(also)
+
+    async def _stumbled(self, error: BaseException) -> None:
+        """Tell those who wait that the page state does not get further at present."""
+        self._error = error
+        async with self._advanced:
+            self._advanced.notify_all()
 
     async def _follow_from(self, position: int) -> None:
         tail = self._log.tail(">", position)
@@ -246,6 +383,9 @@ class Projection:
 
     async def _take_in(self, records: Sequence[StoredRecord]) -> None:
         topics = await asyncio.get_running_loop().run_in_executor(self._thread, self._state.apply, records)
+        self._error, self._retry_s = None, RETRY_FIRST_S
+        if self.position >= self._rebuilt_until:
+            self._rebuilds = 0
         async with self._advanced:
             self._advanced.notify_all()
         self._on_change(self.position, topics)
