@@ -10,6 +10,7 @@ from mainstem.ui.format import (
     format_bytes,
     format_count,
     format_duration,
+    format_many,
     format_rate,
     iso_time,
     shorten,
@@ -96,3 +97,8 @@ def test_shortening() -> None:
     """Text that fits is left alone; other text ends in an ellipsis, within the limit."""
     assert shorten("abc", 3) == "abc"
     assert shorten("abcd", 3) == "ab…"
+
+
+def test_a_count_with_its_noun() -> None:
+    """One is singular, everything else plural."""
+    assert [format_many(count, "record") for count in (0, 1, 1234)] == ["0 records", "1 record", "1,234 records"]

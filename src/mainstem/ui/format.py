@@ -55,6 +55,11 @@ def format_count(count: float) -> str:
     raise AssertionError("the last unit takes everything")
 
 
+def format_many(count: int, noun: str) -> str:
+    """Return a count with its noun: ``1 record``, ``1,234 records``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def format_rate(per_second: float) -> str:
     """Return a rate with the unit in which it is at least one: ``12.0/s``, ``4/min``, ``0/s``."""
     if per_second <= 0:

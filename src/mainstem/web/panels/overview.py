@@ -9,7 +9,7 @@ from typing import Final
 from mainstem.flow.history import RunFold
 from mainstem.log.contract import StoredRecord
 from mainstem.ui.charts import bars
-from mainstem.ui.format import format_bytes, format_count, format_rate, shorten
+from mainstem.ui.format import format_bytes, format_count, format_many, format_rate, shorten
 from mainstem.ui.html import EMPTY, Child, Html, el
 from mainstem.ui.panel import Fragment, GroupFacts, Page, PageRequest, PageView
 from mainstem.ui.parts import card, link, metric, notice, table
@@ -68,7 +68,7 @@ def _health(db: sqlite3.Connection, request: PageRequest) -> Html:
     parts: list[Child] = []
     for state in _TROUBLE:
         if counts.get(state):
-            many = f"{counts[state]:,} {'run' if counts[state] == 1 else 'runs'} {state}"
+            many = f"{format_many(counts[state], 'run')} {state}"
             parts.append(link(request.base, "runs", many, query={"state": state}))
     dead = sum(group.dead for group in request.facts.groups)
     if dead:
@@ -76,13 +76,13 @@ def _health(db: sqlite3.Connection, request: PageRequest) -> Html:
             link(
                 request.base,
                 "streams",
-                f"{dead:,} dead {'letter' if dead == 1 else 'letters'}",
+                format_many(dead, "dead letter"),
                 query={"system": "1", "search": "$dead."},
             )
         )
     stopped = [group for group in request.facts.groups if group.failure]
     if stopped:
-        parts.append(f"{len(stopped):,} consumer {'group' if len(stopped) == 1 else 'groups'} stopped")
+        parts.append(f"{format_many(len(stopped), 'consumer group')} stopped")
     if not parts:
         return el("p", "No failure is on record." if counts else "", class_="dim")
     tone = "bad" if counts.get("failed") or counts.get("quarantined") or dead or stopped else "warn"
@@ -159,7 +159,8 @@ def _metrics(db: sqlite3.Connection, request: PageRequest) -> Html:
         metric(
             "Log",
             format_bytes(facts.size_bytes),
-            f"{facts.record_count:,} records in {facts.stream_count:,} streams, position {facts.end_position:,}",
+            f"{format_many(facts.record_count, 'record')} in {format_many(facts.stream_count, 'stream')}, "
+            f"position {facts.end_position:,}",
         ),
         class_="metrics",
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from mainstem.log.contract import StoredRecord
-from mainstem.ui.format import age_element, format_bytes, time_element
+from mainstem.ui.format import age_element, format_bytes, format_many, time_element
 from mainstem.ui.html import Child, Html, el
 from mainstem.ui.icons import icon
 from mainstem.ui.panel import Fragment, Page, PageRequest, PageView
@@ -144,7 +144,9 @@ def render_stream(db: sqlite3.Connection, request: PageRequest) -> PageView | No
     live = None if before else el("span", "live", class_="live-mark")
     count, size_bytes, last_position = found
     subtitle = el(
-        "span", f"{count:,} records · {format_bytes(size_bytes)} · last position {last_position:,}", class_="dim number"
+        "span",
+        f"{format_many(count, 'record')} · {format_bytes(size_bytes)} · last position {last_position:,}",
+        class_="dim number",
     )
     nav = el("nav", newest, older, class_="pager", aria_label="Pages") if newest or older else None
     return PageView(
