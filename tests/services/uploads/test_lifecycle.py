@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from mainstem.base.ids import new_id
 from mainstem.host.disk import Buffer, File, SystemDisk
 from mainstem.log import LogFullError
 from mainstem.services.uploads import Uploads
-from mainstem.services.uploads.protocol import Expired, Finished, Progressed, Terminated
+from mainstem.services.uploads.protocol import Created, Expired, Finished, Progressed, Terminated, creation_trace
 from mainstem.testing import SimulatedClock
+from mainstem.trace.context import new_trace
 from tests.services.uploads.helpers import (
     FILES,
     Slow,
@@ -46,6 +48,98 @@ def test_cancelled_request_leaves_no_lock(tmp_path: Path) -> None:
             await asyncio.wait([request])
             assert await desk.offset(url) == 1000
             assert (await desk.patch(url, 1000, DATA[1000:])).status_code == 204
+
+    run(body())
+
+
+def test_silent_client_holds_nothing(tmp_path: Path) -> None:
+    """A request without a byte for too long is ended: its bytes are kept, its place is free, its upload expires."""
+
+    async def body() -> None:
+        clock = SimulatedClock()
+        uploads = Uploads(max_active=1, idle_max_s=60, expire_after_s=1000)
+        async with serving(tmp_path, uploads, clock=clock) as desk:
+            url = await desk.create(len(DATA))
+            slow = Slow()
+            request = begin_patch(desk, url, 0, slow)
+            slow.send(DATA[:1000])
+            await until(lambda: desk.parts() and (desk.directory / desk.parts()[0]).stat().st_size == 1000)
+            await until(lambda: clock.sleepers == 2)
+            clock.advance(60)  # bytes came in this time
+            await until(lambda: clock.sleepers == 2)
+            assert not request.done()
+            clock.advance(60)  # none in this
+            answer = await request
+            assert (answer.status_code, answer.headers["upload-offset"]) == (400, "1000")
+            [*_, last] = await desk.records(url)
+            assert isinstance(last, Progressed) and last.outcome == "disconnected"
+            assert "0 receiving" in repr(uploads)
+            await clock.run_for(1100)
+
+            async def gone() -> bool:
+                return (await desk.client.head(url)).status_code == 410
+
+            await until(gone)
+
+    run(body())
+
+
+def test_cancelled_creation_and_termination_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that is cancelled in the middle leaves no half: what it began comes to its end."""
+
+    async def body() -> None:
+        async with serving(tmp_path) as desk:
+            append_many = desk.log.append_many
+            begun, go_on = asyncio.Event(), asyncio.Event()
+
+            async def slowly(*arguments: object, **options: object) -> object:
+                begun.set()
+                await go_on.wait()
+                return await append_many(*arguments, **options)  # type: ignore[arg-type]
+
+            async def cancelled(method: str, url: str, headers: dict[str, str]) -> None:
+                begun.clear()
+                go_on.clear()
+                request = asyncio.create_task(desk.client.request(method, url, headers=headers))
+                await begun.wait()
+                request.cancel()
+                await asyncio.wait([request])
+                go_on.set()
+
+            url = await desk.create(10)
+            await desk.patch(url, 0, b"x")
+            monkeypatch.setattr(desk.log, "append_many", slowly)
+            await cancelled("DELETE", url, {})
+            await until(lambda: desk.parts() == [])
+            assert (await desk.client.head(url)).status_code == 410
+            await cancelled("POST", FILES, {"Upload-Length": "5"})
+            await until(lambda: desk.uploads._tools and len(desk.uploads._tools.registry.open_entries()) == 1)
+
+    run(body())
+
+
+def test_empty_upload_is_complete_only_with_its_event(tmp_path: Path) -> None:
+    """An upload of no bytes is not created while nothing can be taken in; one that was is finished by who asks."""
+
+    async def body() -> None:
+        async with serving(tmp_path, Uploads(max_active=1)) as desk:
+            url = await desk.create(10)
+            slow = Slow()
+            request = begin_patch(desk, url, 0, slow)
+            await until_busy(desk)
+            refused = await desk.client.post(FILES, headers={"Upload-Length": "0"})
+            assert refused.status_code == 503 and "location" not in refused.headers
+            slow.send(None)
+            await request
+            assert desk.uploads._tools is not None
+            now_ns = desk.uploads._tools.clock.time_ns()
+            upload_id = new_id(now_ns)
+            trace = creation_trace(upload_id, None, new_trace())
+            await desk.uploads._tools.registry.create(upload_id, Created(0, now_ns, now_ns + 10**12), trace)
+            answer = await desk.client.head(f"{FILES}/{upload_id}")
+            assert (answer.status_code, answer.headers["upload-length"]) == (200, "0")
+            assert "upload-expires" not in answer.headers
+            assert [event.upload_id for event in await desk.completed()] == [upload_id]
 
     run(body())
 

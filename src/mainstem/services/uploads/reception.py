@@ -62,10 +62,17 @@ class Body:
         self._waiting_bytes = 0
         self._changed = asyncio.Event()
         self.cause: Cause | None = None
+        self.puts = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client is held back."""
+        return self._waiting_bytes >= self._max_bytes
 
     async def put(self, chunk: bytes) -> None:
         """Hand over bytes; return once there is room for more. After the end they are dropped."""
-        while self.cause is None and self._waiting_bytes >= self._max_bytes:
+        self.puts += 1
+        while self.cause is None and self.is_full:
             self._changed.clear()
             await self._changed.wait()
         if self.cause is None:
@@ -113,6 +120,7 @@ class Tools(msgspec.Struct, frozen=True):
     threads: Executor
     expire_after_ns: int
     buffer_max_bytes: int
+    idle_max_s: float = 60.0
 
 
 class Reception:
@@ -150,6 +158,7 @@ class Reception:
         self._span = span
         self._parent_span = parent_span
         self._started_ns = started_ns
+        self._watching: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
         self.body = Body(tools.buffer_max_bytes)
         self.task: asyncio.Task[None] | None = None
@@ -167,9 +176,10 @@ class Reception:
         self._entry.reception = self
         self._reading = asyncio.create_task(read_body(receive, self.body), name="upload body")
         self._reading.add_done_callback(self._reading_done)
+        self._watching = asyncio.create_task(self._watch(), name="upload idle time")
         with use_trace(self._span):
             self.task = asyncio.create_task(self._run(), name=f"upload {self._entry.upload.id}")
-        self.task.add_done_callback(_retrieve)
+        self.task.add_done_callback(look_at)
         try:
             await asyncio.shield(self.task)
         except asyncio.CancelledError:
@@ -191,8 +201,20 @@ class Reception:
             await self._receive_and_settle()
         finally:
             self._tools.registry.release(self._entry)
-            if self._reading is not None:
-                self._reading.cancel()
+            for helper in (self._reading, self._watching):
+                if helper is not None:
+                    helper.cancel()
+
+    async def _watch(self) -> None:
+        """End a request whose client has gone silent: it would hold a place, and keep its upload from expiring."""
+        clock, idle_max_s = self._tools.clock, self._tools.idle_max_s
+        seen, since_s = 0, clock.monotonic_s()
+        while (left_s := since_s + idle_max_s - clock.monotonic_s()) > 0:
+            await clock.sleep(left_s)
+            if self.body.is_full or self.body.puts != seen:
+                # Bytes came, or the disk is what is waited for: the client has its time anew.
+                seen, since_s = self.body.puts, clock.monotonic_s()
+        self.stop("disconnected")
 
     async def _receive_and_settle(self) -> None:
         part = await self._open()
@@ -333,7 +355,7 @@ class Reception:
             raise
 
 
-def _retrieve(task: asyncio.Task[None]) -> None:
+def look_at(task: asyncio.Task[Any]) -> None:
     """Look at a task's exception, so that it is not reported as lost when its request was cancelled."""
     if not task.cancelled():
         task.exception()

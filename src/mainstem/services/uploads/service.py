@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -45,7 +45,7 @@ from mainstem.services.uploads.protocol import (
     creation_trace,
     refuse_gone,
 )
-from mainstem.services.uploads.reception import Reception, Tools
+from mainstem.services.uploads.reception import Reception, Tools, look_at
 from mainstem.services.uploads.registry import Entry, Registry
 from mainstem.services.uploads.storage import PartFiles
 from mainstem.trace.context import TraceContext, new_trace, parse_traceparent
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from mainstem.ui.panel import Panel
 
 _logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _THREADS = 4
 _BUFFER_MAX_BYTES = 512 << 10
@@ -80,6 +82,7 @@ class Uploads:
         max_active: Most requests that bring bytes at a time; each holds up to 1 MiB of memory.
         checkpoint_bytes: While a request goes on, its bytes are made durable and recorded each time so many came …
         checkpoint_s: … or so many seconds passed.
+        idle_max_s: A request that brings no byte for so long (at most twice as long) is ended; what it brought is kept.
         allowed_origins: Origins whose pages may upload, such as ``https://shop.example``; none but our own by default.
         disk: The file system, for tests.
     """
@@ -96,12 +99,13 @@ class Uploads:
         max_active: int = 256,
         checkpoint_bytes: int = 8 << 20,
         checkpoint_s: float = 2.0,
+        idle_max_s: float = 60.0,
         allowed_origins: Sequence[str] = (),
         disk: Disk | None = None,
     ) -> None:
         limits = {"max_size_bytes": max_size_bytes, "expire_after_s": expire_after_s, "max_open": max_open}
         limits |= {"max_open_bytes": max_open_bytes, "max_active": max_active, "checkpoint_bytes": checkpoint_bytes}
-        for name, value in {**limits, "checkpoint_s": checkpoint_s}.items():
+        for name, value in {**limits, "checkpoint_s": checkpoint_s, "idle_max_s": idle_max_s}.items():
             if not value > 0:
                 raise InvalidArgumentError(f"Uploads({name}={value!r}): expected a number above 0.")
         self._max_size_bytes = max_size_bytes
@@ -110,12 +114,14 @@ class Uploads:
         self._max_open_bytes = max_open_bytes
         self._max_active = max_active
         self._limits = TransferLimits(checkpoint_bytes, checkpoint_s)
+        self._idle_max_s = idle_max_s
         self._allowed_origins = frozenset(allowed_origins)
         self._disk: Disk = disk or SystemDisk()
         self._tools: Tools | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._receptions: set[Reception] = set()
+        self._changes: set[asyncio.Task[Any]] = set()
 
     def __repr__(self) -> str:
         state = "stopped" if self._tools is None else f"{len(self._receptions)} receiving"
@@ -140,6 +146,7 @@ class Uploads:
             self._threads,
             self._expire_after_ns,
             _BUFFER_MAX_BYTES,
+            self._idle_max_s,
         )
         try:
             await self._recover(tools)
@@ -160,6 +167,7 @@ class Uploads:
         for reception in self._receptions:
             reception.stop("stopped")
         tasks = [reception.task for reception in self._receptions if reception.task is not None]
+        tasks += self._changes
         if tasks:
             await asyncio.wait(tasks)
         if self._threads is not None:
@@ -266,8 +274,8 @@ class Uploads:
         started_ns = tools.clock.time_ns()
         creation = parse_creation(request.headers, self._max_size_bytes)
         incoming = parse_traceparent(request.headers.get("traceparent"))
-        has_body = creation.body_bytes != 0
-        if has_body:
+        takes_in = creation.body_bytes != 0 or creation.size_bytes == 0
+        if takes_in:
             self._check_active(tools)
         upload_id = new_id(started_ns)
         created = Created(
@@ -280,9 +288,11 @@ class Uploads:
             upload_metadata=creation.metadata.raw,
             parent_span=incoming.span_id if incoming is not None else "",
         )
-        entry = await tools.registry.create(upload_id, created, creation_trace(upload_id, incoming, new_trace()))
+        entry = await self._change(
+            tools.registry.create(upload_id, created, creation_trace(upload_id, incoming, new_trace()))
+        )
         headers = {"Location": relative_location(request.url.path, upload_id)}
-        if has_body or creation.size_bytes == 0:
+        if takes_in:
             try:
                 arrival = _Arrival(0, creation.body_bytes, creation.checksum, incoming, started_ns, request=0)
                 await self._take_in(tools, entry, arrival, receive)
@@ -294,8 +304,12 @@ class Uploads:
 
     async def _head(self, tools: Tools, upload_id: str) -> Response:
         entry = await self._take_over(tools, upload_id)
+        refuse_gone(entry.upload)
+        if entry.upload.phase == "open" and entry.upload.offset == entry.upload.size_bytes:
+            # All bytes are there (there may be none at all), but its last request died before it was complete.
+            arrival = _Arrival(entry.upload.offset, 0, None, None, tools.clock.time_ns())
+            await self._take_in(tools, entry, arrival, _no_body)
         upload = entry.upload
-        refuse_gone(upload)
         headers = {"Upload-Offset": str(upload.offset), "Upload-Length": str(upload.size_bytes), **_expires(entry)}
         if upload.created.upload_metadata:
             headers["Upload-Metadata"] = upload.created.upload_metadata
@@ -316,8 +330,16 @@ class Uploads:
         refuse_gone(entry.upload)
         if entry.upload.phase == "finished":
             raise UploadFinishedError(f"upload {upload_id} is complete; its bytes belong to the application now.")
-        await self._end(tools, entry, Terminated("client", tools.clock.time_ns()))
+        await self._change(self._end(tools, entry, Terminated("client", tools.clock.time_ns())))
         return Response(status_code=204)
+
+    async def _change(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do what changes log and files as a task of the service: a request that is cancelled leaves no half of it."""
+        task = asyncio.create_task(work, name="upload change")
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        task.add_done_callback(look_at)
+        return await asyncio.shield(task)
 
     async def _take_in(self, tools: Tools, entry: Entry, arrival: _Arrival, receive: Receive) -> None:
         """Take a request's bytes into an upload."""
@@ -393,6 +415,10 @@ class _Arrival(msgspec.Struct, frozen=True):
     incoming: TraceContext | None
     started_ns: int
     request: int | None = None
+
+
+async def _no_body() -> MutableMapping[str, Any]:
+    return {"type": "http.request", "body": b"", "more_body": False}
 
 
 def _expires(entry: Entry) -> dict[str, str]:
