@@ -97,3 +97,20 @@ def test_records_of_others_are_passed_over(db: sqlite3.Connection) -> None:
     assert render_upload(db, request(upload_id="u1")) is None
     assert "No upload yet" in html(render_list(db, request()))
     assert [page.path for page in UploadsPanel().pages()] == ["uploads", "uploads/{upload_id}"]
+
+
+def test_pieces_cost_the_same_however_many(db: sqlite3.Connection) -> None:
+    """What an upload brought grows by each record's difference; no record makes the database read all before it."""
+    panel = UploadsPanel()
+    panel.apply(db, [stored(1, CREATED)])
+    work: list[int] = []
+    db.set_progress_handler(lambda: work.append(1), 100)
+    costs: list[int] = []
+    for number in range(1, 2001):
+        work.clear()
+        panel.apply(db, [stored(2 * number, progressed(number, number, 1, "receiving"))])
+        panel.apply(db, [stored(2 * number + 1, progressed(number, number, 2))])
+        costs.append(len(work))
+    db.set_progress_handler(None, 0)
+    assert db.execute("SELECT brought_bytes FROM uploads_upload").fetchone() == (4000,)
+    assert sum(costs[-100:]) <= 2 * sum(costs[:100]) + 100

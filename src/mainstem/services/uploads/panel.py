@@ -62,7 +62,14 @@ CREATE TABLE uploads_request (
                 continue  # no record of this version's: the stream's own page shows it all the same
             if upload is None:
                 continue  # its beginning is no longer in the log
+            more_bytes = 0
             if isinstance(entry, Progressed):
+                # The difference to the request's last record, since a sum over all requests would cost more with each.
+                more_bytes = entry.received_bytes - _first(
+                    db,
+                    "SELECT received_bytes FROM uploads_request WHERE upload_id = ? AND request = ?",
+                    (upload_id, entry.request),
+                )
                 db.execute(
                     "INSERT OR REPLACE INTO uploads_request VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (
@@ -76,9 +83,7 @@ CREATE TABLE uploads_request (
                     ),
                 )
             ended_ns = record.time_ns if upload.phase != "open" else 0
-            brought = db.execute(
-                "SELECT coalesce(sum(received_bytes), 0) FROM uploads_request WHERE upload_id = ?", (upload_id,)
-            )
+            brought_bytes = _first(db, "SELECT brought_bytes FROM uploads_upload WHERE upload_id = ?", (upload_id,))
             db.execute(
                 "INSERT OR REPLACE INTO uploads_upload VALUES (?, ?, ?, ?, ?, ?)",
                 (
@@ -86,7 +91,7 @@ CREATE TABLE uploads_request (
                     upload.created.started_ns,
                     record.time_ns,
                     ended_ns,
-                    brought.fetchone()[0],
+                    brought_bytes + more_bytes,
                     msgspec.json.encode(upload),
                 ),
             )
@@ -96,6 +101,12 @@ CREATE TABLE uploads_request (
     def pages(self) -> Sequence[Page]:
         """Return the list and the page of one upload."""
         return (Page("uploads", render_list, nav="Uploads", icon="uploads"), Page("uploads/{upload_id}", render_upload))
+
+
+def _first(db: sqlite3.Connection, query: str, values: tuple[str | int, ...]) -> int:
+    """Return the number that a query finds; 0 for none."""
+    found = db.execute(query, values).fetchone()
+    return int(found[0]) if found else 0
 
 
 def find_upload(db: sqlite3.Connection, upload_id: str) -> Upload | None:
