@@ -19,7 +19,7 @@ from mainstem.base.errors import InvalidArgumentError, MainstemError
 
 
 class NotJsonError(InvalidArgumentError, TypeError):
-    """A value cannot be written as JSON; nothing was done.
+    """A value cannot be written as JSON; it was not written (a step whose result it is has been carried out).
 
     Attributes:
         path: Where in the value it is, such as ``$.items[3].owner``.
@@ -33,7 +33,7 @@ class NotJsonError(InvalidArgumentError, TypeError):
         super().__init__(
             f"{path} is of type {type_name}, which cannot be written as JSON{detail}. Expected JSON's own types, "
             "dataclasses, msgspec structs, pydantic models, datetimes, UUIDs, Decimals, enums, sets, tuples or bytes. "
-            "Nothing was done."
+            "It was not written."
         )
         self.path = path
         self.type_name = type_name

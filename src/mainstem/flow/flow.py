@@ -160,6 +160,10 @@ class Flow:
     ) -> Any:
         """Declare a workflow: an async function that is replayed after a crash, so it does its work in steps.
 
+        ``await workflow.start(x)`` starts a durable run. ``await workflow(x)`` outside of a run is an ordinary call:
+        its steps are carried out once, nothing is recorded, and a crash ends it for good. Within a workflow it is a
+        part of that run.
+
         Args:
             function: The function, where the decorator stands without options.
             on: Pattern of streams: each event starts one run, exactly once, with the event's value as its argument. The

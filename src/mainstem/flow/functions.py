@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from mainstem.base.codec import decode, decoder, encode, encode_canonical
+from mainstem.base.codec import NotDecodableError, decode, decoder, encode, encode_canonical
 from mainstem.base.errors import InvalidArgumentError
 from mainstem.base.hints import resolve_hints
 
@@ -58,6 +58,7 @@ class RecordedFunction:
         self.name = check_name(name or function.__name__)
         self.is_async = inspect.iscoroutinefunction(function)
         self._hints: dict[str, Any] | None = None
+        self._signature: inspect.Signature | None = None
         self._result: msgspec.json.Decoder[Any] | None = None
         self.where = f"{function.__module__}.{function.__qualname__}"
 
@@ -70,6 +71,13 @@ class RecordedFunction:
         if self._hints is None:
             self._hints = resolve_hints(self.function)
         return self._hints
+
+    @property
+    def signature(self) -> inspect.Signature:
+        """The function's signature, looked at once."""
+        if self._signature is None:
+            self._signature = inspect.signature(self.function)
+        return self._signature
 
     def decode_result(self, data: bytes | msgspec.Raw) -> Any:
         """Return a result from its JSON, by the return annotation; the same live and on replay."""
@@ -100,25 +108,44 @@ class RecordedFunction:
             NotDecodableError: One does not fit.
         """
         raw = decode(data, _RawArguments)
-        hints = self.hints
-        parameters = list(inspect.signature(self.function).parameters.values())
-        args = []
-        for index, value in enumerate(raw.args):
-            parameter = parameters[min(index, len(parameters) - 1)] if parameters else None
-            args.append(decode(value, hints.get(parameter.name, Any) if parameter else Any))
-        kwargs = {name: decode(value, hints.get(name, Any)) for name, value in raw.kwargs.items()}
-        return args, kwargs
+        names = self._positional_names(len(raw.args))
+        args = [self._decode_argument(name, value) for name, value in zip(names, raw.args, strict=True)]
+        return args, {name: self._decode_argument(name, value) for name, value in raw.kwargs.items()}
 
-    def check_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Refuse arguments that the function's signature does not take.
+    def _positional_names(self, count: int) -> list[str]:
+        """Return the names of the parameters that take so many positional arguments; empty where none does."""
+        names = []
+        rest = ""
+        for parameter in self.signature.parameters.values():
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                rest = parameter.name
+            elif parameter.kind is not parameter.KEYWORD_ONLY and parameter.kind is not parameter.VAR_KEYWORD:
+                names.append(parameter.name)
+        return names[:count] + [rest] * (count - len(names))
+
+    def _decode_argument(self, name: str, value: msgspec.Raw) -> Any:
+        try:
+            return decode(value, self.hints.get(name, Any))
+        except NotDecodableError as error:
+            raise NotDecodableError(f"{self.where}: {name}: {error}") from error
+
+    def checked_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+        """Return a call's arguments as JSON; refuse those that the function's signature does not take, and those that
+        do not read back as what its annotations say.
 
         Raises:
             InvalidArgumentError: They do not fit.
         """
         try:
-            inspect.signature(self.function).bind(*args, **kwargs)
+            self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise InvalidArgumentError(f"{self.where}: {error}. Nothing was started.") from error
+        arguments = encode_arguments(args, kwargs)
+        try:
+            self.decode_arguments(arguments)
+        except NotDecodableError as error:
+            raise InvalidArgumentError(f"{error}. Nothing was started.") from error
+        return arguments
 
     def refuse_parameters(self, *reserved: str) -> None:
         """Refuse a function whose parameters have names that ``start`` and ``enqueue`` need themselves.
@@ -127,7 +154,7 @@ class RecordedFunction:
             InvalidArgumentError: It has one.
         """
         for name in reserved:
-            if name in inspect.signature(self.function).parameters:
+            if name in self.signature.parameters:
                 raise InvalidArgumentError(
                     f"{self.where}: the parameter {name!r} has the name of an option of starting it. Rename the "
                     f"parameter, for instance {name}_ or {self.name}_{name}."

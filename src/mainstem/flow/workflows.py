@@ -15,7 +15,7 @@ import msgspec
 from mainstem.base.errors import InvalidArgumentError
 from mainstem.bus.events import check_about
 from mainstem.flow.branch import current_branch
-from mainstem.flow.functions import RecordedFunction, encode_arguments
+from mainstem.flow.functions import RecordedFunction
 from mainstem.flow.handles import RunHandle
 from mainstem.flow.journal import JournalEntry, RunCompleted, Started
 from mainstem.flow.run import Body, Run
@@ -80,10 +80,8 @@ class Workflow(Generic[P, R]):
             InvalidArgumentError: The arguments do not fit the function, or are no JSON.
             FlowNotStartedError: The application is not running.
         """
-        self.recorded.check_call(args, kwargs)
-        started = Started(
-            self.name, "workflow", msgspec.Raw(encode_arguments(args, kwargs)), timeout_s=self.timeout_s or 0.0
-        )
+        arguments = msgspec.Raw(self.recorded.checked_arguments(args, kwargs))
+        started = Started(self.name, "workflow", arguments, timeout_s=self.timeout_s or 0.0)
         return self._flow.start_run(self.recorded, started, _id_here(id, self.name), check_about(about))
 
     def body(self, started: Started) -> Body:
@@ -98,8 +96,8 @@ class Workflow(Generic[P, R]):
 
 
 class Job(Generic[P, R]):
-    """A durable function of one step, in a queue. Made by ``@flow.job``. Calling it is an ordinary call of the
-    function.
+    """A durable function of one step, in a queue. Made by ``@flow.job``. Calling it returns a coroutine, also for a
+    plain function, and is an ordinary call as of a step outside of a workflow: nothing is recorded or tried again.
     """
 
     def __init__(self, flow: Flow, step: Step[P, R], *, queue: str) -> None:
@@ -114,9 +112,9 @@ class Job(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<Job {self.name} in {self.queue}>"
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Call the function, as if it were no job."""
-        return self.recorded.function(*args, **kwargs)
+        return self.step.executors.call_plainly(self.step, args, kwargs)
 
     def enqueue(
         self,
@@ -141,11 +139,11 @@ class Job(Generic[P, R]):
             InvalidArgumentError: The arguments do not fit the function, or are no JSON.
             FlowNotStartedError: The application is not running.
         """
-        self.recorded.check_call(args, kwargs)
+        arguments = msgspec.Raw(self.recorded.checked_arguments(args, kwargs))
         if not 0.0 <= delay_s <= DELAY_MAX_S:
             raise InvalidArgumentError(f"delay_s={delay_s}: expected 0 to {DELAY_MAX_S:.0f}. Nothing was enqueued.")
         not_before_ns = self._flow.clock.time_ns() + round(delay_s * 1e9) if delay_s else 0
-        started = Started(self.name, "job", msgspec.Raw(encode_arguments(args, kwargs)), self.queue, not_before_ns)
+        started = Started(self.name, "job", arguments, self.queue, not_before_ns)
         run_id = _id_here(id, self.name)
         entities = check_about(about)
         return Enqueued(self._flow, lambda: self._flow.start_run(self.recorded, started, run_id, entities))
