@@ -180,7 +180,9 @@ class Demonstration:
         for one in found.renditions:
             size = f"{one.width}x{one.height}"
             likeness = f"PSNR {one.psnr_mean_db:.1f} dB, at least {one.psnr_min_db:.1f} dB"
-            self._tell("rendition", f"{size:<9}  {one.frames} frames  {one.bandwidth / 1e6:5.2f} Mbit/s  {likeness}")
+            repeated = f"{len(one.misplaced)} repeated"
+            figures = f"{one.frames} frames, {repeated}  {one.bandwidth / 1e6:5.2f} Mbit/s"
+            self._tell("rendition", f"{size:<9}  {figures}  {likeness}")
         self._tell("playlists", f"{format_count(len(found.findings), 'finding')} of the checker")
         for finding in found.findings:
             self._tell("", str(finding))

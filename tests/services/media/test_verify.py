@@ -12,8 +12,8 @@ import pytest
 from mainstem.services.media import PublishedRendition, VerifyReport, verify_video
 from mainstem.services.media.errors import MediaError
 from mainstem.services.media.verify import RenditionReport, find_misplaced, misplacements, parse_psnr, parse_times
-from tests.services.media.clips import Clips
-from tests.services.media.pipeline import Published
+from tests.services.media.clips import H264, Clips, ffmpeg, lavfi
+from tests.services.media.pipeline import Published, publish
 from tests.support import run
 
 pytestmark = pytest.mark.usefixtures("no_children_left")
@@ -89,22 +89,67 @@ def test_misplaced_frames() -> None:
     assert find_misplaced([36, 24, 36], [26, 20], [20, 20]) == []
 
 
-def rendition(*misplaced: int) -> RenditionReport:
-    """A report of 100 frames, some of them misplaced."""
-    facts = {"uri": "v.m3u8", "width": 320, "height": 180, "bandwidth": 1, "frames": 100, "psnr_min_db": 30}
-    return msgspec.convert(
-        {**facts, "psnr_mean_db": 40, "time_error_max_s": 0, "misplaced": misplaced}, RenditionReport
-    )
+def rendition(bandwidth: int, *misplaced: int, frames: int = 924) -> RenditionReport:
+    """A report in which some frames are misplaced."""
+    facts = {"uri": "v.m3u8", "width": 320, "height": 180, "frames": frames, "psnr_min_db": 30, "psnr_mean_db": 40}
+    facts |= {"bandwidth": bandwidth, "time_error_max_s": 0, "misplaced": misplaced}
+    return msgspec.convert(facts, RenditionReport)
 
 
 def test_starved_encoders_are_told_from_faults() -> None:
-    """Frames here and there in one rendition are no problem; the same ones in all, and many in a row, are."""
-    assert misplacements([rendition(), rendition(5), rendition(5, 6, 40, 41, 80)]) == []
-    (everywhere,) = misplacements([rendition(5, 6), rendition(5, 6, 9), rendition(5, 6)])
-    assert "In every rendition 2 frames look more like another frame" in everywhere and "frame 5" in everywhere
-    (in_a_row,) = misplacements([rendition(), rendition(*range(20, 40)), rendition()])
-    assert "320x180: frames from 20 on" in in_a_row
+    """Of a lower rendition one frame in a hundred may be a repeated picture, here and there; that is no problem."""
+    assert misplacements([rendition(3), rendition(2, 5), rendition(1, 5, 6, 40, 41, 80, 100, 200, 300, 400)]) == []
+    assert misplacements([rendition(2, frames=50), rendition(1, 20, frames=50)]) == []
     assert misplacements([]) == []
+
+
+@pytest.mark.parametrize("doubled", [[5], [5, 6], [90, 91, 200, 201, 300, 301, 400, 401, 500]], ids=len)
+def test_nothing_is_tolerated_in_the_best_rendition(doubled: list[int]) -> None:
+    """Frames that are doubled on the way, in every rendition, are found, however few, wherever the best is listed."""
+    for order in ([3, 2, 1], [1, 2, 3]):
+        (problem,) = misplacements([rendition(bandwidth, *doubled) for bandwidth in order])
+        assert f"{len(doubled)} of 924 frames look more like another frame" in problem
+        assert f"from frame {doubled[0]} on; at most 0 may" in problem
+
+
+@pytest.mark.parametrize(
+    "misplaced",
+    [range(20, 23), range(0, 924, 2), range(115, 924), range(0, 924, 90)],
+    ids=["three in a row", "every other", "all but a few", "more than one in a hundred"],
+)
+def test_a_rendition_that_is_put_together_wrongly(misplaced: range) -> None:
+    """A rendition of which a part is out of place is found, although it is a lower one and the others are right."""
+    (problem,) = misplacements([rendition(3), rendition(2), rendition(1, *misplaced)])
+    assert f"{len(misplaced)} of 924 frames" in problem and f"from frame {misplaced[0]} on; at most 9 may" in problem
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip of 325 frames, at so low a rate that its encoder has to leave things out."""
+    path = tmp_path_factory.mktemp("long") / "long.mp4"
+    pictures = lavfi("testsrc2=size=320x180:rate=25:duration=13")
+    ffmpeg(*pictures, "-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-b:v", "150k", path)
+    return path
+
+
+def test_a_long_clip_at_a_low_rate(long_clip: Path, tmp_path: Path) -> None:
+    """A clip that starves its encoders, but is all there, is right."""
+    video = run(publish(long_clip, tmp_path))
+    assert isinstance(video, Published)
+    report = verify(video, long_clip)
+    assert report.ok and report.source_frames == 325, report.problems
+
+
+def test_one_doubled_frame_of_many(long_clip: Path, tmp_path: Path) -> None:
+    """One frame of 325 that is shown in the place of the next one as well is found."""
+    doubled = tmp_path / "doubled.mp4"
+    double = "select=not(eq(n\\,201)),setpts=N/25/TB,loop=1:1:200,setpts=N/25/TB"
+    ffmpeg("-i", long_clip, "-vf", double, *H264, doubled)
+    video = run(publish(doubled, tmp_path))
+    assert isinstance(video, Published)
+    report = verify(video, long_clip)
+    assert [rendition.frames for rendition in report.renditions] == [325] * 3
+    assert not report.ok and any("look more like another frame" in problem for problem in report.problems)
 
 
 def test_reading_what_ffmpeg_lists() -> None:

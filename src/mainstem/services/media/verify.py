@@ -40,11 +40,11 @@ _SMALL_WIDTH = 128
 _CLEARLY_DB = 1.0
 _AS_GOOD_DB = 3.0
 _ONE_IN_STARVED = 100
-"""One frame in so many may be misplaced in every rendition: starved encoders repeat a whole picture now and then, and
-at a hard picture all of them do.
+"""One frame in so many (one at least) may be misplaced in a rendition that is not the best: a starved encoder repeats
+a whole picture now and then.
 """
 
-_RUN_MISPLACED = 8
+_RUN_MISPLACED = 3
 """So many misplaced frames in a row are no starved encoder: a segment, or the cut before it, is out of place."""
 
 PSNR_MIN_DB = 18.0
@@ -169,24 +169,22 @@ def _problems(report: RenditionReport, source_frames: int, plan: Plan) -> list[s
 def misplacements(reports: Sequence[RenditionReport]) -> list[str]:
     """Return one sentence for each way in which frames are in another's place.
 
-    What goes wrong where the source is decoded and cut shows in every rendition, at the same frames; what goes wrong
-    where one rendition is put together shows in many frames in a row. A frame here and there in one rendition is an
+    What goes wrong where the source is decoded and cut shows in every rendition at the same frames, and most clearly in
+    the best one, whose encoder has bits enough: nothing is tolerated there. What goes wrong where one rendition is put
+    together shows in many of its frames, or in several in a row. A frame here and there in a lower rendition only is an
     encoder that had no bits left and repeated the picture before.
     """
     problems = []
-    everywhere = set.intersection(*(set(report.misplaced) for report in reports)) if reports else set()
-    if everywhere and len(everywhere) * _ONE_IN_STARVED > min(report.frames for report in reports):
-        problems.append(
-            f"In every rendition {len(everywhere)} frames look more like another frame of the source than like their "
-            f"own, the first of them frame {min(everywhere)}."
-        )
+    best = max(reports, key=lambda report: report.bandwidth, default=None)
     for report in reports:
+        tolerated = 0 if report is best else max(1, report.frames // _ONE_IN_STARVED)
         there = set(report.misplaced)
-        start = next((n for n in report.misplaced if there.issuperset(range(n, n + _RUN_MISPLACED))), None)
+        in_a_row = (n for n in report.misplaced if there.issuperset(range(n, n + _RUN_MISPLACED)))
+        start = next(in_a_row, report.misplaced[0] if len(there) > tolerated else None)
         if start is not None:
             problems.append(
-                f"{report.width}x{report.height}: frames from {start} on look more like another frame of the source "
-                "than like their own."
+                f"{report.width}x{report.height}: {len(there)} of {report.frames} frames look more like another frame "
+                f"of the source than like their own, from frame {start} on; at most {tolerated} may."
             )
     return problems
 
