@@ -11,7 +11,7 @@ from mainstem.ui.html import el
 from mainstem.ui.panel import Fragment, PageView
 from mainstem.web import hub as module
 from mainstem.web.hub import QUEUE_MAX_EVENTS, Address, Hub, Rendering, TooManyReadersError, event
-from tests.support import run
+from tests.support import run, until
 
 HERE = Address("runs", "", "/")
 
@@ -197,6 +197,34 @@ def test_a_page_that_fails_ends_its_own_streams(caplog: pytest.LogCaptureFixture
 
     run(main())
     assert "could not be rendered" in caplog.text
+
+
+def test_a_page_that_failed_is_live_again_for_the_next_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that never reads keeps the failed room; who comes after the fault is kept live all the same."""
+    monkeypatch.setattr(module, "RENDER_EVERY_S", 0.0)
+
+    async def main() -> None:
+        site = Site()
+        stalled = site.hub.stream(HERE, 5)
+        await take(stalled, 1)
+        (room,) = site.hub._rooms.values()
+        render = room._render
+
+        async def broken(_address: Address) -> Rendering:
+            raise ValueError("as told")
+
+        room._render = broken
+        site.hub.notify({"topic"})
+        await until(lambda: room._task is None)
+        room._render = render
+        newcomer = site.hub.stream(HERE, 5)
+        await take(newcomer, 1)
+        site.change(6, a="news")
+        assert b"news" in (await take(newcomer, 1))[0]
+        await newcomer.aclose()
+        await stalled.aclose()
+
+    run(main())
 
 
 def test_lines_of_an_event() -> None:

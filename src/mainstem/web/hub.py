@@ -144,6 +144,7 @@ class _Room:
             except Exception:
                 # One page's fault ends its own streams; browsers come back, and see the error as a page.
                 _logger.exception("the page %r could not be rendered", self.address.path)
+                self._task = None  # whoever joins next has it kept live again
                 for reader in self.readers:
                     reader.end()
                 return
