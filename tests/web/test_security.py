@@ -46,7 +46,9 @@ def test_names_of_others(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "name"), [("localhost:80", "localhost"), ("[::1]:80", "::1"), ("x", "x"), ("::1", "::1"), ("", "")]
+    ("host", "name"),
+    [("localhost:80", "localhost"), ("[::1]:80", "::1"), ("x", "x"), ("::1", "::1"), ("", ""), ("[::1]", "::1")]
+    + [(host, "") for host in ("[::1].evil.example", "[::1]x", "[::1]:", "[::1]:80.evil.example")],
 )
 def test_host_headers(host: str, name: str) -> None:
     """The port and brackets are no part of the name."""
@@ -61,6 +63,9 @@ def test_host_headers(host: str, name: str) -> None:
         (("127.0.0.1", 80), {}),
         (("127.0.0.1", 80), {"host": "localhost", "x-forwarded-for": "1.2.3.4"}),
         (("127.0.0.1", 80), {"host": "localhost", "forwarded": "for=1.2.3.4"}),
+        (("127.0.0.1", 80), {"host": "localhost", "via": "1.1 proxy"}),
+        (("127.0.0.1", 80), {"host": "localhost", "cf-connecting-ip": "1.2.3.4"}),
+        (("127.0.0.1", 80), {"host": "[::1].evil.example"}),
     ],
 )
 def test_without_a_token_only_this_machine(server: tuple[str, int], headers: dict[str, str]) -> None:

@@ -47,7 +47,7 @@ HEADERS: Final[Mapping[str, str]] = {
 """Headers of every answer."""
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_PROXY_HEADERS: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+_PROXY_HEADERS: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via", "cf-connecting-ip")
 
 
 def check_token(token: str) -> None:
@@ -175,9 +175,10 @@ def check_local(scope: Scope, headers: Headers) -> None:
 
 
 def host_name(host: str) -> str:
-    """Return the name in a Host header, without port and brackets."""
+    """Return the name in a Host header, without port and brackets; ``""`` if more than a port is behind a bracket."""
     if host.startswith("["):
-        return host[1:].partition("]")[0]
+        name, _, rest = host[1:].partition("]")
+        return name if not rest or (rest[0] == ":" and rest[1:].isdecimal()) else ""
     return host.rpartition(":")[0] if host.count(":") == 1 else host
 
 
