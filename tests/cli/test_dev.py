@@ -171,6 +171,16 @@ def test_without_reload_it_is_one_process(shop: Path) -> None:
         assert not (shop / "data" / SERVER_FILE).exists()
 
 
+def test_it_serves_where_its_address_cannot_be_written(shop: Path) -> None:
+    """On a disk that takes no file more, the server says that commands will not find it, and serves."""
+    (shop / "data" / SERVER_FILE).mkdir(parents=True)
+    with developing(shop, "--no-reload") as dev:
+        assert ask(str(dev.next_event("ready")["url"]))[0] == 200
+        dev.process.send_signal(signal.SIGTERM)
+        assert dev.process.wait(20) in (EXIT_OK, -signal.SIGTERM)
+    assert [path.name for path in (shop / "data").glob(SERVER_FILE + "*")] == [SERVER_FILE]
+
+
 def test_a_run_is_cancelled_through_the_application(shop: Path, invoke: Invoke) -> None:
     """``runs cancel`` finds the running application, which cancels the run and keeps the reason."""
     with (shop / "app.py").open("a") as file:

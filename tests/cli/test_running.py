@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -76,6 +77,19 @@ def test_the_file_is_the_owners_only(tmp_path: Path) -> None:
     remove_server(tmp_path, 11)
     assert read_server(tmp_path) is None
     remove_server(tmp_path, 11)
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the disk is full, the error is told, the file of before stays, and no half of a new one."""
+    write_server(tmp_path, RunningServer("http://127.0.0.1:1/ms", 10))
+
+    def full(_self: Path, _target: Path) -> None:
+        raise OSError(errno.ENOSPC, "as told")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="as told"):
+        write_server(tmp_path, RunningServer("http://127.0.0.1:2/ms", 11))
+    assert [path.name for path in tmp_path.iterdir()] == [SERVER_FILE]
 
 
 def test_a_damaged_file_is_no_server(tmp_path: Path) -> None:

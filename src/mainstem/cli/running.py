@@ -42,13 +42,21 @@ class RunningServer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def write_server(data: Path, server: RunningServer) -> None:
-    """Write ``server.json`` (mode 0600), replacing one that a killed server left."""
+    """Write ``server.json`` (mode 0600), replacing one that a killed server left.
+
+    Raises:
+        OSError: It was not written; one of before may be there, and nothing else is.
+    """
     new = data / f"{SERVER_FILE}.{server.pid}.new"
     with suppress(FileNotFoundError):  # a namesake of an earlier process with our id; O_EXCL keeps the mode ours
         new.unlink()
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(msgspec.json.encode(server) + b"\n")
-    new.replace(data / SERVER_FILE)
+    try:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(server) + b"\n")
+        new.replace(data / SERVER_FILE)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def remove_server(data: Path, pid: int) -> None:
@@ -63,7 +71,7 @@ def read_server(data: Path) -> RunningServer | None:
     try:
         text = (data / SERVER_FILE).read_bytes()[: 1 << 16]
         return msgspec.json.decode(text, type=RunningServer)
-    except (FileNotFoundError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError):
         return None
 
 

@@ -30,6 +30,7 @@ from mainstem.cli.running import RunningServer, remove_server, write_server
 
 _GRACE_S = 2
 _TICKS_A_SECOND = 10
+_logger = logging.getLogger(__name__)
 _uvicorn_logger = logging.getLogger("uvicorn.error")
 
 
@@ -165,7 +166,11 @@ def serve(
     token = application.mainstem.token or ""
 
     def ready() -> None:
-        write_server(data, RunningServer(url, pid, token))
+        try:
+            write_server(data, RunningServer(url, pid, token))
+        except OSError as error:
+            # A full disk, perhaps: what can be read is served, and the log says for itself what it can still write.
+            _logger.warning("commands will not find this server, and need --url %s: %s", url, error)
         on_ready(f"{url}/?token={quote(token)}" if token else f"{url}/")
 
     started = _Started(application)
