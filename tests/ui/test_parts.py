@@ -66,9 +66,10 @@ def test_facts_without_value_are_left_out() -> None:
 
 
 def test_json_is_indented_and_bytes_are_shown() -> None:
-    """A JSON document is indented; what is no JSON is shown as text, escaped."""
+    """A JSON document is indented; what is no JSON, or too deep, is shown as text, escaped."""
     assert "&quot;a&quot;: 1" in json_block(b'{"a":1}', "x")
     assert "&lt;\ufffd" in json_block(b"<\xff", "x")
+    assert "[[[[" in json_block(b'{"a":' + b"[" * 5_000 + b"]" * 5_000 + b"}", "x")
     assert one_line(b"a\n\x1b[0m" + b"x" * 500, 10) == "a  [0mxxx…"
 
 

@@ -210,7 +210,14 @@ def test_the_api_tells_runs(tmp_path: Path) -> None:
             assert (listed["run_id"], listed["state"], listed["failures"]) == ("deliver-1", "failed", 2)
             one = (await client.get("/api/runs/deliver-1")).json()
             assert [part["value"]["type"] for part in one["entries"]][-1] == "failed"
-            for query in ("state=nope", "limit=0", "limit=x", "limit=9999999"):
+            for query in (
+                "state=nope",
+                "limit=0",
+                "limit=x",
+                "limit=9999999",
+                "limit=000001000000",
+                "limit=0" + "9" * 5_000,
+            ):
                 answer = await client.get("/api/runs?" + query)
                 assert answer.status_code == 400 and answer.json()["error"]["code"] == "web-bad-request"
 

@@ -119,10 +119,10 @@ def code_block(value: str, label: str, *, max_chars: int = 20_000) -> Html:
 
 
 def json_block(value: bytes, label: str) -> Html:
-    """Return a JSON document, indented; bytes that are no JSON are shown as text."""
+    """Return a JSON document, indented; bytes that are no JSON, or nested too deeply for it, are shown as text."""
     try:
         shown = msgspec.json.format(value, indent=2).decode()
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         shown = value.decode("utf-8", "replace")  # whatever it is, it is what the record holds
     return code_block(shown, label)
 

@@ -86,7 +86,7 @@ class Api:
         if state not in FILTERS:
             raise BadRequestError(f"{state[:40]!r} is no state: expected one of {', '.join(FILTERS[1:])}.")
         limit = query.get("limit", str(PAGE_ROWS))
-        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:6]) <= LIMIT_MAX):
+        if not (limit.isascii() and limit.isdigit() and len(limit) <= 3 and 1 <= int(limit) <= LIMIT_MAX):
             raise BadRequestError(f"limit is {limit[:40]!r}: expected 1 to {LIMIT_MAX}.")
         offset = (page_number(query) - 1) * int(limit)
         now_ns = self._clock.time_ns()
@@ -184,6 +184,6 @@ async def _reason(request: Request) -> str:
 def _as_json(record: StoredRecord) -> dict[str, Any]:
     try:
         value: Any = msgspec.json.decode(record.value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        value = record.value.decode("utf-8", "replace")  # cut, or never JSON
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = record.value.decode("utf-8", "replace")  # cut, nested too deeply, or never JSON
     return {"position": record.position, "time_ns": record.time_ns, "value": value}
