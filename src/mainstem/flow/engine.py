@@ -335,7 +335,7 @@ class Engine:
             del self._places[run.id]
             queue.release()
         with run.asleep():
-            await self.wall_timers.wait_until(retry_at_ns)
+            await self._wait_at_most(retry_at_ns)
         if queue is None:
             return
         place: asyncio.Future[None] = self.loop.create_future()
@@ -350,16 +350,50 @@ class Engine:
         queue.add(take)
         await place
 
+    async def _wait_at_most(self, until_ns: int) -> None:
+        """Wait until a moment of the wall clock, but no longer than it is now until then: a clock set back holds
+        nothing up.
+        """
+        left_s = (until_ns - self.clock.time_ns()) * 1e-9
+        if left_s <= 0:
+            return
+        due: asyncio.Future[None] = self.loop.create_future()
+
+        def come() -> None:
+            if not due.done():
+                due.set_result(None)
+
+        on_wall = self.wall_timers.at(until_ns, come)
+        on_monotonic = self.timers.at(self.clock.monotonic_s() + left_s, come)
+        try:
+            await due
+        finally:
+            self.wall_timers.cancel(on_wall)
+            self.timers.cancel(on_monotonic)
+
     # ---- runs that earlier processes left open
 
     async def _open_runs(self, end: int) -> dict[str, RunFold]:
         folds: dict[str, RunFold] = {}
+        unreadable: set[str] = set()
         async for record in self.records(JOURNAL_PREFIX + ">", end):
             run_id = record.stream[len(JOURNAL_PREFIX) :]
+            if run_id in unreadable:
+                continue
             fold = folds.get(run_id)
             if fold is None:
                 fold = folds[run_id] = RunFold(run_id)
-            fold.apply(record)
+            try:
+                fold.apply(record)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                # One journal that this version cannot read, as a newer one may have written it, holds up no other.
+                unreadable.add(run_id)
+                del folds[run_id]
+                _logger.error(  # noqa: TRY400 (the sentence says it all)
+                    "run %s is set aside: this version cannot read %s position %d: %s. Its journal is left as it is.",
+                    run_id, record.stream, record.position, error,
+                )  # fmt: skip
+                continue
             if fold.ending:
                 del folds[run_id]
         return folds

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mainstem.flow.journal import ErrorInfo
 from mainstem.flow.process_pool import ProcessPool
+from mainstem.host.threads import call_in_thread
 
 if TYPE_CHECKING:
     from mainstem.flow.steps import Step
@@ -59,7 +57,7 @@ class Executors:
 
     def __init__(self, process_count: int | None = None) -> None:
         self._process_count = process_count or os.cpu_count() or 1
-        self._threads: ThreadPoolExecutor | None = None
+        self._thread_places: asyncio.Semaphore | None = None
         self._processes: ProcessPool | None = None
 
     @property
@@ -99,16 +97,13 @@ class Executors:
         kwargs: dict[str, Any],
         began: Callable[[], None] | None,
     ) -> Any:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="mainstem-step")
-        context = contextvars.copy_context()
-
-        def work() -> Any:
+        if self._thread_places is None:
+            self._thread_places = asyncio.Semaphore(_THREADS_MAX)
+        # A call that is given up (out of time, cancelled) gives its place back; its thread ends by itself, or never.
+        async with self._thread_places:
             if began is not None:
                 began()
-            return function(*args, **kwargs)
-
-        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(context.run, work))
+            return await call_in_thread(lambda: function(*args, **kwargs), name="mainstem-step")
 
     async def _in_process(self, call: Call) -> bytes:
         answer = await self.processes.call(call)
@@ -117,10 +112,8 @@ class Executors:
         return bytes(answer.result)
 
     async def close(self) -> None:
-        """End the worker processes; let go of the threads (one that still works ends by itself)."""
+        """End the worker processes; a thread that still works ends by itself, or with the process."""
         if self._processes is not None:
             processes, self._processes = self._processes, None
             await processes.close()
-        if self._threads is not None:
-            threads, self._threads = self._threads, None
-            threads.shutdown(wait=False, cancel_futures=True)
+        self._thread_places = None

@@ -91,7 +91,8 @@ class _Fan:
                 passed=self._parent.passed,
                 queued_ns=self._began_ns if queued else 0,
             )
-            self._run.abandoned.discard(prefix)
+            if self._only is not None:
+                self._run.revived.add(prefix)
             scope.set(branch)
             queued = True
             try:
@@ -133,7 +134,9 @@ class _Fan:
             raise asyncio.CancelledError
 
     def _abandon_all(self) -> None:
-        self._run.abandoned.update(f"{self._key}[{index}]/" for index in range(len(self._work)))
+        self._run.abandoned.add(self._key)
+        if self._only is not None:
+            self._run.revived.discard(f"{self._key}[{self._only.branch}]/")
 
 
 def _close(work: Work) -> None:

@@ -23,10 +23,15 @@ _message_decoder: msgspec.json.Decoder[Answer | Line] = msgspec.json.Decoder(Ans
 
 
 class Worker:
-    """One process."""
+    """One process.
+
+    Attributes:
+        has_taken: Whether the last request went out to it.
+    """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self.has_taken = False
         assert process.stdin is not None and process.stdout is not None
         self._stdin = process.stdin
         self._stdout = process.stdout
@@ -65,10 +70,12 @@ class Worker:
         """Have it do one thing.
 
         Raises:
-            WorkerDiedError: It ended before it answered.
+            WorkerDiedError: It ended before it answered; ``has_taken`` tells whether it had the request.
         """
+        self.has_taken = False
         try:
             await self._send(request)
+            self.has_taken = True
             while True:
                 prefix = await self._stdout.readexactly(LENGTH_BYTES)
                 message = _message_decoder.decode(await self._stdout.readexactly(body_bytes(prefix)))
@@ -128,20 +135,27 @@ class ProcessPool:
             trace.traceparent if trace is not None else "",
         )
         async with self._places:
-            worker = self._idle.pop() if self._idle else await Worker.spawn()
-            self._busy.add(worker)
-            reusable = False
-            try:
-                call.began()
-                answer = await worker.call(request)
-                reusable = True
-                return answer
-            finally:
-                self._busy.discard(worker)
-                if reusable and worker.alive:
-                    self._idle.append(worker)
-                else:
-                    await asyncio.shield(worker.kill())
+            while True:
+                is_new = not self._idle
+                worker = await Worker.spawn() if is_new else self._idle.pop()
+                self._busy.add(worker)
+                reusable = False
+                try:
+                    if is_new or worker.alive:
+                        call.began()
+                        answer = await worker.call(request)
+                        reusable = True
+                        return answer
+                except WorkerDiedError:
+                    if is_new or worker.has_taken:
+                        raise
+                    # It had died while it was idle, and nothing was begun: the next one has a try.
+                finally:
+                    self._busy.discard(worker)
+                    if reusable and worker.alive:
+                        self._idle.append(worker)
+                    else:
+                        await asyncio.shield(worker.kill())
 
     async def close(self) -> None:
         """Kill all workers."""

@@ -38,7 +38,7 @@ async def enter(branch: Branch, key: str, kind: str, called: str) -> Past | None
 async def _refuse_new_call(branch: Branch, key: str, called: str) -> None:
     """Stop the run when its history went on behind this place: in this branch, or in one that waits for it."""
     run = branch.run
-    if any(branch.prefix.startswith(abandoned) for abandoned in run.abandoned):
+    if run.is_abandoned(branch.prefix):
         return
     prefix = branch.prefix
     while True:

@@ -14,7 +14,7 @@ from mainstem.base.text import message_of, recordable
 from mainstem.bus.events import Outgoing, publish_hook
 from mainstem.flow.branch import Branch, current_branch, scope
 from mainstem.flow.errors import StepFailedError, type_name
-from mainstem.flow.history import History, Past
+from mainstem.flow.history import History, Past, split_key
 from mainstem.flow.journal import (
     JOURNAL_PREFIX,
     ErrorInfo,
@@ -66,7 +66,8 @@ class Run:
         heard: Position of the last wish that was answered, or of the run's beginning: earlier ones are not for it.
         sleepers: Sleeps, back-offs and waits for other runs under way.
         pending: Calls under way (steps, sleeps, gathers).
-        abandoned: Prefixes of branches that were cancelled: their recorded calls need not come again.
+        abandoned: Calls of ``gather`` and ``map`` whose branches were cancelled: what is recorded there need not come.
+        revived: Prefixes of branches of those that are carried out all the same, to fail as they did before.
         under_way: Number and start (wall clock, ns) of the attempts that are being carried out, by key.
     """
 
@@ -89,6 +90,7 @@ class Run:
         "pending",
         "rest_noted",
         "rest_timer",
+        "revived",
         "root",
         "sleepers",
         "task",
@@ -131,6 +133,7 @@ class Run:
         self.heard = history.fold.inbox_position if history is not None else position
         self.constructs = 0
         self.abandoned: set[str] = set()
+        self.revived: set[str] = set()
         self.line_count = 0
         self.line_timer = False
         self.under_way: dict[str, tuple[int, int]] = {}
@@ -249,12 +252,21 @@ class Run:
                 await asyncio.wait([waiter])
         return None if waiter.cancelled() else final
 
+    def is_abandoned(self, prefix: str) -> bool:
+        """Tell whether a branch belongs to one that was cancelled."""
+        while prefix:
+            construct = prefix[: prefix.rindex("[")]
+            if construct in self.abandoned and prefix not in self.revived:
+                return True
+            prefix = split_key(construct)[0]
+        return False
+
     def _left_over(self) -> list[str]:
         """Return the recorded keys that the code never called, but for those in branches that were cancelled."""
         return sorted(
             prefix + local
             for prefix, locals_ in self.uncalled.items()
-            if not any(prefix.startswith(abandoned) for abandoned in self.abandoned)
+            if not self.is_abandoned(prefix)
             for local in locals_
         )
 
