@@ -11,6 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from mainstem.host.process import tied_to_this_process
+
 _READY_WITHIN_S = 60
 _STOP_WITHIN_S = 15
 _COMPLAINT_MAX_BYTES = 2000
@@ -52,9 +54,8 @@ class Server:
         """
         with self._log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                "--port",
-                str(self.port),
+                # Whatever ends the demonstration, kill -9 included, ends its server with it.
+                *tied_to_this_process([*self._command, "--port", str(self.port)]),
                 start_new_session=True,  # Ctrl-C is the demonstration's, which then ends the server in order
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,

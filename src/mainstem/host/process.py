@@ -67,6 +67,25 @@ class ProcessResult(msgspec.Struct, frozen=True, kw_only=True):
         return self
 
 
+def tied_to_this_process(
+    argv: Sequence[str | Path],
+    *,
+    cpu_max_s: float = 0,
+    address_space_max_bytes: int = 0,
+    file_size_max_bytes: int = 0,
+) -> list[str]:
+    """Return the argument list that runs a program which dies with this process, also when that is killed (Linux).
+
+    It must be run from the thread of the event loop, which lives as long as the process. Arguments, and 0 for no limit,
+    as for :func:`run_process`.
+
+    Raises:
+        ProcessNotStartedError: There is no such program.
+    """
+    limits = [str(os.getpid()), str(math.ceil(cpu_max_s)), str(address_space_max_bytes), str(file_size_max_bytes)]
+    return [sys.executable, "-I", "-S", _LAUNCHER, *limits, _find(str(argv[0])), *map(str, argv[1:])]
+
+
 async def run_process(
     argv: Sequence[str | Path],
     *,
@@ -108,11 +127,16 @@ async def run_process(
         ProcessOutputError: It wrote more than ``stdout_max_bytes``; it was killed.
     """
     program = _find(str(argv[0]))
-    limits = [str(os.getpid()), str(math.ceil(cpu_max_s)), str(address_space_max_bytes), str(file_size_max_bytes)]
+    command = tied_to_this_process(
+        [program, *argv[1:]],
+        cpu_max_s=cpu_max_s,
+        address_space_max_bytes=address_space_max_bytes,
+        file_size_max_bytes=file_size_max_bytes,
+    )
     started_s = time.monotonic()
     try:
         process = await asyncio.create_subprocess_exec(
-            *[sys.executable, "-I", "-S", _LAUNCHER, *limits, program, *map(str, argv[1:])],
+            *command,
             stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
