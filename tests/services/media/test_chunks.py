@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import random
 import stat
 import types
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from mainstem.host.errors import ProcessNotStartedError
+from mainstem.log import LogFullError
 from mainstem.services.media import chunks as chunks_module
+from mainstem.services.media import work
+from mainstem.services.media.errors import EncodeError, NoRoomError, PackageError
+from tests.services.media.pipeline import encoder_for
+from tests.support import run
 
 
 def order_of_keeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -61,3 +70,35 @@ def test_a_missing_sync_is_noticed(
     leave_out(monkeypatch, is_left_out)
     with pytest.raises(AssertionError):
         test_bytes_before_name_before_directory(tmp_path, monkeypatch)
+
+
+def test_a_full_disk_is_no_fault_of_the_source(tmp_path: Path) -> None:
+    """Whatever its exit code, an ffmpeg that had no room left is an error of its own."""
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\necho 'av_interleaved_write_frame(): No space left on device' >&2\n")
+    program.chmod(0o755)
+    encoder = encoder_for(tmp_path / "source.mp4", tmp_path)
+    with pytest.raises(NoRoomError):
+        run(chunks_module._run(msgspec.structs.replace(encoder, ffmpeg=program), [], tmp_path, None))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "full"),
+        OSError(errno.EMFILE, "too many files"),
+        ProcessNotStartedError("ffmpeg", "no more processes"),
+        NoRoomError("full"),
+        LogFullError("full"),
+    ],
+)
+def test_a_shortage_is_waited_out(error: Exception) -> None:
+    """For minutes a step is tried again after a shortage; after another error three times, as ever."""
+    waited_s, attempt, source = 0.0, 1, random.Random(7)
+    while work._RETRY.retries(error, attempt):
+        waited_s += work._RETRY.delay_s(attempt, source)
+        attempt += 1
+    assert attempt == 12 and waited_s > 180 and work.is_shortage(error)
+    assert work._RETRY.retries(EncodeError("x"), 2) and not work._RETRY.retries(EncodeError("x"), 3)
+    assert not work._RETRY.retries(OSError(errno.EIO, "x"), 3) and not work._RETRY.retries(PackageError("x"), 1)
+    assert isinstance(work._RETRY, work.WorkRetry)

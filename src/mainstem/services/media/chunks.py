@@ -8,6 +8,7 @@ leaves under another name is removed with the directory.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import shutil
@@ -20,13 +21,14 @@ import msgspec
 from mainstem.host.process import run_process
 from mainstem.services.media import mp4
 from mainstem.services.media.encode import audio_arguments, video_arguments
-from mainstem.services.media.errors import EncodeError, Mp4Error, SourceDamagedError
+from mainstem.services.media.errors import EncodeError, Mp4Error, NoRoomError, SourceDamagedError
 from mainstem.services.media.plan import AAC_FRAME_SAMPLES, AUDIO_RATE_HZ, AudioPlan, Chunk, Picture, Rendition, Timing
 from mainstem.services.media.source import Limits
 
 UNFINISHED_PREFIX = "unfinished-"
 """Names in a work directory that begin like this are an encoder's; where no encoder runs they are left from a crash."""
 
+_NO_ROOM = os.strerror(errno.ENOSPC)
 _OUTPUT_MAX_BYTES = 4 << 30
 
 
@@ -85,6 +87,7 @@ async def encode_chunk(
 
     Raises:
         EncodeError: ffmpeg failed.
+        NoRoomError: The disk is full.
         SourceDamagedError: Even from the beginning, the source does not decode to the frames that its container
             promises.
     """
@@ -136,6 +139,9 @@ async def _run(encoder: Encoder, arguments: list[str], directory: Path, env: Map
         cwd=directory,
         env=env,
     )
+    if _NO_ROOM in result.stderr_text:
+        # Also where ffmpeg ends as if all were well: what it wrote may be cut short, and the source is not to blame.
+        raise NoRoomError(f"The disk is full: ffmpeg could not write what it made of {encoder.source.name}.")
     if result.exit_code != 0:
         how = f"was ended by signal {-result.exit_code}" if result.exit_code < 0 else f"exited with {result.exit_code}"
         raise EncodeError(

@@ -29,6 +29,12 @@ class EncodeError(MediaError):
     code = "media-encode"
 
 
+class NoRoomError(EncodeError):
+    """The disk was full while ffmpeg wrote. Nothing was kept; the step is tried again for some minutes."""
+
+    code = "media-no-room"
+
+
 class SourceDamagedError(MediaError):
     """The source cannot be decoded as its container promises, however often it is tried."""
 

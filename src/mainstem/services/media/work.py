@@ -7,6 +7,7 @@ is published).
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -18,7 +19,9 @@ import msgspec
 from mainstem.base.ids import check_id
 from mainstem.bus import Retry
 from mainstem.flow.errors import StepFailedError
+from mainstem.host.errors import ProcessNotStartedError
 from mainstem.log.contract import TRACEPARENT, Log, Record
+from mainstem.log.errors import LogFullError
 from mainstem.services.media.chunks import (
     ChunkFiles,
     Encoder,
@@ -27,7 +30,7 @@ from mainstem.services.media.chunks import (
     encode_chunk,
     remove_work,
 )
-from mainstem.services.media.errors import PackageError, SourceDamagedError
+from mainstem.services.media.errors import NoRoomError, PackageError, SourceDamagedError
 from mainstem.services.media.manifest import MULTIVARIANT_NAME, Manifest
 from mainstem.services.media.package import package
 from mainstem.services.media.plan import AudioPlan, Chunk, Picture, Plan, Rendition, Timing, make_plan
@@ -56,7 +59,29 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-_RETRY = Retry(max_attempts=3, base_s=1.0, max_s=30.0, never_on=(PackageError,))
+_SHORT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+_ATTEMPTS_MAX = 3
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Tell whether an error is the machine's want of room, descriptors or processes, which passes, and no fault of a
+    source.
+    """
+    if isinstance(error, OSError):
+        return error.errno in _SHORT
+    return isinstance(error, NoRoomError | LogFullError | ProcessNotStartedError)
+
+
+class WorkRetry(Retry, frozen=True, kw_only=True):
+    """The rule of the steps: three attempts, and for a shortage (:func:`is_shortage`) ``max_attempts``."""
+
+    def retries(self, error: BaseException, attempt: int) -> bool:
+        """Tell whether there is another attempt after attempt number ``attempt`` (from 1) ended with ``error``."""
+        return super().retries(error, attempt) and (attempt < _ATTEMPTS_MAX or is_shortage(error))
+
+
+_RETRY = WorkRetry(max_attempts=12, base_s=1.0, max_s=60.0, never_on=(PackageError,))
+"""A video outlives some five minutes of a full disk."""
 
 
 class Video(msgspec.Struct, frozen=True):
