@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from mainstem.base.errors import InvalidArgumentError, MainstemError
 from mainstem.bus import Bus
 from mainstem.flow import Flow
+from mainstem.flow.branch import refuse_in_worker
 from mainstem.host.clock import Clock, SystemClock
 from mainstem.log.contract import NO_HEADERS, Log
 from mainstem.log.embedded import LogSettings, open_log
@@ -206,9 +207,11 @@ class Mainstem:
 
         Raises:
             AlreadyStartedError: It runs already.
+            StartedInWorkerError: This is a worker process, in which the script was loaded to find a step.
             LogInUseError: Another process owns the directory.
             LogError: The log cannot be opened.
         """
+        refuse_in_worker()
         if self._running is not None:
             raise AlreadyStartedError(f"{self!r} was started already. It goes on as it was.")
         stack = self._running = AsyncExitStack()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mainstem.flow.errors import StepOutsideBranchError
+from mainstem.flow.errors import StartedInWorkerError, StepOutsideBranchError
 
 if TYPE_CHECKING:
     from mainstem.flow.run import Run
@@ -88,6 +88,17 @@ class Attempt:
 
 scope: ContextVar[Branch | Attempt | None] = ContextVar("mainstem_scope", default=None)
 """A branch while workflow code runs, an attempt while a step does, ``None`` elsewhere."""
+
+
+def refuse_in_worker() -> None:
+    """Refuse to start an application in a worker process, which only wants to find a step in its script.
+
+    Raises:
+        StartedInWorkerError: This is one.
+    """
+    here = scope.get()
+    if here is not None and isinstance(here.run, RunFace):
+        raise StartedInWorkerError
 
 
 def current_branch() -> Branch | None:

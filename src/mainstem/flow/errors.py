@@ -24,6 +24,20 @@ class FlowNotStartedError(FlowError):
         )
 
 
+class StartedInWorkerError(FlowError):
+    """The application was started in a worker process of its own: its script starts it whenever it is loaded."""
+
+    code = "started-in-worker"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the application was started inside a worker process, which loads the script only to find a step in it. "
+            "Nothing was started. Put what starts the application under the guard\n"
+            '  if __name__ == "__main__":\n'
+            "      asyncio.run(main())"
+        )
+
+
 class FlowStoppedError(FlowError):
     """The application stopped (or lost its log) before the run ended. The run is safe: it goes on at the next start."""
 

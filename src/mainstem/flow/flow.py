@@ -14,7 +14,7 @@ from mainstem.base.codec import NotDecodableError
 from mainstem.base.errors import InvalidArgumentError
 from mainstem.base.ids import check_id, new_id
 from mainstem.bus import NO_RETRY, Bus, Event, Retry
-from mainstem.flow.branch import RunInfo, current_branch, current_run
+from mainstem.flow.branch import RunInfo, current_branch, current_run, refuse_in_worker
 from mainstem.flow.engine import Engine, Plan, started_record
 from mainstem.flow.errors import DuplicateNameError, FlowNotStartedError, RunIdConflictError
 from mainstem.flow.executors import Executors
@@ -262,7 +262,12 @@ class Flow:
     # ---- life
 
     async def start(self, log: Log) -> None:
-        """Take over the runs that earlier processes left open, and accept new ones. Returns before they have ended."""
+        """Take over the runs that earlier processes left open, and accept new ones. Returns before they have ended.
+
+        Raises:
+            StartedInWorkerError: This is a worker process, in which the script was loaded to find a step.
+        """
+        refuse_in_worker()
         engine = Engine(log, self.clock, self._random, self._executors)
         queues = {
             name: Queue(name, one.concurrency or _QUEUE_CONCURRENCY, one.rate, engine.timers, self.clock.monotonic_s)

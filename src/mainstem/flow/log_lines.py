@@ -19,6 +19,9 @@ LINE_MAX_CHARS = 16 << 10
 LINES_MAX = 10_000
 """Most lines that are kept of a run in one process; then one more says that there were more."""
 
+_KEPT = "mainstem_kept"
+"""Mark of a record that came from a worker process and is among the run's lines already."""
+
 LINES_WAIT_S = 0.25
 """A line is written with the run's next record, after this time at the latest."""
 
@@ -33,6 +36,8 @@ class RunLogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the line, if it was logged by a run's code; may be called from any thread."""
         here = scope.get()
+        if getattr(record, _KEPT, False):
+            return
         if here is None or (record.name.startswith("mainstem.") and not record.name.startswith("mainstem.services.")):
             return  # not a run's, or of the rooms below, which would write a line about writing the line
         run = here.run
@@ -82,7 +87,15 @@ def _flush(run: Run) -> None:
 
 
 def keep_line(line: LogLine) -> None:
-    """Keep a line that came from a worker process, for the run whose step is waiting for that worker."""
+    """Keep a line that came from a worker process, for the run whose step is waiting for that worker, and hand it to
+    the application's own handlers (console, file).
+    """
     here = scope.get()
     if here is not None and not isinstance(here.run, RunFace):
         add_line(here.run, line)
+    logger = logging.getLogger(line.logger)
+    level = logging.getLevelNamesMapping().get(line.level, logging.INFO)
+    if logger.isEnabledFor(level):
+        record = logger.makeRecord(line.logger, level, "", 0, line.message, (), None, extra={_KEPT: True})
+        record.created, record.msecs = line.time_ns / 1e9, line.time_ns // 1_000_000 % 1000
+        logger.handle(record)

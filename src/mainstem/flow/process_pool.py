@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -59,7 +60,7 @@ class Worker:
         )
         worker = cls(process)
         main_path = _main_path()
-        await worker._send(Hello(list(sys.path), main_path, os.getpid()))
+        await worker._send(Hello(list(sys.path), main_path, os.getpid(), logging.getLogger().level))
         return worker
 
     async def _send(self, message: msgspec.Struct) -> None:

@@ -22,11 +22,13 @@ class Hello(msgspec.Struct, frozen=True):
         sys_path: The parent's import path.
         main_path: File of the parent's ``__main__`` module, or an empty string.
         parent_pid: The parent; the worker ends with it.
+        log_level: Level of the parent's root logger: what it would not log is not sent.
     """
 
     sys_path: list[str]
     main_path: str
     parent_pid: int
+    log_level: int
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -7,7 +7,6 @@ signal (``PR_SET_PDEATHSIG``), and because its standard input ends.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import importlib
 import inspect
 import logging
@@ -27,16 +26,10 @@ from mainstem.flow.log_lines import LINE_MAX_CHARS
 from mainstem.flow.process_protocol import LENGTH_BYTES, Answer, Hello, Line, Request, body_bytes, frame
 from mainstem.flow.run import error_info
 from mainstem.flow.steps import Step, may_retry
+from mainstem.host._launcher import die_with_parent
 from mainstem.trace.context import parse_traceparent, use_trace
 
-_PR_SET_PDEATHSIG = 1
 _MAIN = "__main__"
-
-
-def _end_with_parent(parent_pid: int) -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it ended before the line above
-        os._exit(1)
 
 
 def _read(source: BinaryIO) -> bytes | None:
@@ -124,11 +117,13 @@ def main() -> None:
     if hello_bytes is None:
         return
     hello = msgspec.json.decode(hello_bytes, type=Hello)
-    _end_with_parent(hello.parent_pid)
+    die_with_parent(hello.parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     sys.path[:] = hello.sys_path
     lines = _Lines(sink)
-    logging.getLogger().addHandler(lines)
+    root = logging.getLogger()
+    root.setLevel(hello.log_level)
+    root.addHandler(lines)
     modules = _Modules(hello)
     while (body := _read(source)) is not None:
         request = msgspec.json.decode(body, type=Request)
@@ -137,6 +132,7 @@ def main() -> None:
         with use_trace(parse_traceparent(request.traceparent)):
             try:
                 found = modules.find(request.module, request.qualname)
+                root.handlers[:] = [lines]  # what the module added would show each line a second time
             except Exception as error:  # noqa: BLE001 (the user's module: it is what the answer tells)
                 answer = Answer(error=error_info(error))
             else:
