@@ -151,6 +151,19 @@ def test_services_live_between_log_and_workflows(tmp_path: Path) -> None:
     run(main())
 
 
+def test_services_do_not_need_the_page_state(tmp_path: Path) -> None:
+    """Where the page state cannot be opened, services answer as ever, and a page says that it cannot."""
+
+    async def main() -> None:
+        (tmp_path / "pages.sqlite").mkdir()
+        ms = Mainstem(tmp_path, services=[Echo()])
+        async with ms, client(Starlette(routes=[Mount("/deep/mainstem", ms.asgi)])) as web:
+            assert (await web.get("/deep/mainstem/echo/say/hello")).text == "echo hello"
+            assert (await web.get("/deep/mainstem/")).status_code == 503
+
+    run(main())
+
+
 def test_a_service_says_itself_which_sites_may_use_it(tmp_path: Path) -> None:
     """The question that a browser asks beforehand reaches the service without a token; the answers to others do not."""
 

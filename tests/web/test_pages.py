@@ -298,10 +298,12 @@ def test_files_are_kept_for_ever_and_compressed(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_answered_now_is_503(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too many live pages, and a page state that no longer follows the log, are told as such; pages are still shown."""
+    """Too many live pages and a page state that is behind are told; pages are shown, and a run can be cancelled."""
 
     async def main() -> None:
         async with dashboard(tmp_path) as (board, log, client):
+            board.projection._state.skipped["runs"] = 2
+            assert "2 records could not be shown" in (await client.get("/streams", headers=HTML)).text
             monkeypatch.setattr(hub, "READERS_MAX", 0)
             assert (await client.get("/events?path=runs")).status_code == UnavailableError.status
             await board.projection.run(lambda db: db.execute("DROP TABLE runs_run"))
@@ -309,7 +311,15 @@ def test_what_cannot_be_answered_now_is_503(tmp_path: Path, monkeypatch: pytest.
             await log.append("$run.a", [started()], expected_position=0)
             answer = await client.get("/api/runs")
             assert answer.status_code == 503 and answer.json()["error"]["code"] == "web-unavailable"
-            assert (await client.get("/streams", headers=HTML)).status_code == 200
+            page = await client.get("/streams", headers=HTML)
+            assert page.status_code == 200 and "This page may be old" in page.text
+            reason = {"reason": "as told"}
+            assert (await client.post("/api/runs/a/cancel", json=reason)).status_code == 202
+            for unknown in ("b", "%3E", "*"):
+                assert (await client.post(f"/api/runs/{unknown}/cancel", json=reason)).status_code == 404
+            await log.append("$run.done", failed_run(), expected_position=0)
+            assert (await client.post("/api/runs/done/cancel", json=reason)).status_code == 400
+            assert [record.stream for record in await log.read("$inbox.>")] == ["$inbox.a"]
 
     run(main())
 

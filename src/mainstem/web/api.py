@@ -19,6 +19,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mainstem.base.errors import InvalidArgumentError
+from mainstem.base.names import check_stream
 from mainstem.flow.handles import send_wish
 from mainstem.flow.history import RunFold
 from mainstem.flow.journal import JOURNAL_PREFIX, LOG_LINES_PREFIX, InboxMessage
@@ -151,8 +153,7 @@ class Api:
         check_intended(request.headers)
         run_id = request.path_params["run_id"]
         reason = await _reason(request)
-        await self._fresh()
-        run = await self._projection.run(lambda db: find_run(db, run_id))
+        run = await self._find(run_id)
         if run is None:
             raise NotFoundError(f"There is no run {run_id[:128]!r}. Nothing was changed.")
         if run.ending:
@@ -161,10 +162,32 @@ class Api:
             position = await send_wish(self._log, run_id, InboxMessage(wish, reason))
         return json_response({"run_id": run_id, "wish": wish, "position": position}, status=202)
 
+    async def _find(self, run_id: str) -> RunFold | None:
+        """Return a run from the page state, or from the log itself where the page state does not follow it."""
+        try:
+            await self._fresh()
+            return await self._projection.run(lambda db: find_run(db, run_id))
+        except UnavailableError:
+            return await _fold(self._log, run_id)
+
     async def _fresh(self) -> None:
         """Let the page state reach the log's present end, so that whoever wrote something finds it."""
         if not await self._projection.caught_up(self._log.end_position, timeout_s=2.0) and self._projection.error:
             raise UnavailableError("The page state no longer follows the log; the application's log says why.")
+
+
+async def _fold(log: Log, run_id: str) -> RunFold | None:
+    """Return a run as its journal tells it; ``None`` without a journal, or where the id is no name."""
+    try:
+        check_stream(JOURNAL_PREFIX + run_id)
+    except InvalidArgumentError:
+        return None  # a pattern, perhaps, which would be others' journals
+    fold, after = RunFold(run_id), 0
+    while records := await log.read(JOURNAL_PREFIX + run_id, after):
+        for record in records:
+            fold.apply(record)
+        after = records[-1].position
+    return fold if after else None
 
 
 async def _reason(request: Request) -> str:

@@ -10,6 +10,7 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -25,6 +26,7 @@ from mainstem.log.contract import Log
 from mainstem.trace.spans import UnderWay
 from mainstem.ui.html import el
 from mainstem.ui.panel import Fragment, GroupFacts, LiveFacts, Page, PageRequest, PageView, Panel
+from mainstem.ui.parts import notice
 from mainstem.web.answers import error_response, html_response, wants_html
 from mainstem.web.api import Api
 from mainstem.web.errors import NotFoundError, UnavailableError, WebError
@@ -148,9 +150,27 @@ class Dashboard:
             raise NotFoundError(f"There is no page {address.path[:200]!r}.")
         return html_response(
             self._shell.document(
-                rendering.view, base=base, path=address.path, query=address.query, position=rendering.position
+                self._with_notice(rendering.view),
+                base=base,
+                path=address.path,
+                query=address.query,
+                position=rendering.position,
             )
         )
+
+    def _with_notice(self, view: PageView) -> PageView:
+        """Return a page with a sentence about what it may lack, where there is something to say."""
+        said: list[str] = []
+        if (error := self._projection.error) is not None:
+            said.append(f"This page may be old: the page state does not follow the log at present ({error}).")
+        if skipped := sum(self._projection.skipped.values()):
+            said.append(
+                f"{skipped} records could not be shown on every page; the application's log tells of the first."
+            )
+        if not said:
+            return view
+        fragments = [Fragment("page-state", notice("bad", " ".join(said))), *view.fragments]
+        return msgspec.structs.replace(view, fragments=fragments)
 
     async def events(self, request: Request) -> Response:
         """Answer a request for a page's live stream."""
