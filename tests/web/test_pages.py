@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import msgspec
 import pytest
+from starlette.types import Message, Scope
 
 from mainstem.bus import GroupStatus
 from mainstem.flow.journal import (
@@ -320,6 +322,46 @@ def test_what_cannot_be_answered_now_is_503(tmp_path: Path, monkeypatch: pytest.
             await log.append("$run.done", failed_run(), expected_position=0)
             assert (await client.post("/api/runs/done/cancel", json=reason)).status_code == 400
             assert [record.stream for record in await log.read("$inbox.>")] == ["$inbox.a"]
+
+    run(main())
+
+
+def test_a_stream_whose_browser_does_not_read_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task that waits for the browser ends by itself, without an error, once its reader is cut off."""
+    monkeypatch.setattr(hub, "QUEUE_MAX_EVENTS", 0)
+
+    async def main() -> None:
+        async with dashboard(tmp_path) as (board, log, _client):
+            stalled = asyncio.Event()
+
+            async def receive() -> Message:
+                await asyncio.Event().wait()
+                raise AssertionError("the browser says nothing")
+
+            async def send(message: Message) -> None:
+                if message["type"] == "http.response.body":
+                    stalled.set()
+                    await asyncio.Event().wait()
+
+            scope: Scope = {
+                "type": "http",
+                "method": "GET",
+                "path": "/events",
+                "raw_path": b"/events",
+                "query_string": b"path=streams&after=0",
+                "headers": [(b"host", b"127.0.0.1")],
+                "server": ("127.0.0.1", 80),
+                "scheme": "http",
+            }
+
+            async def answer() -> None:
+                await board.asgi(scope, receive, send)
+
+            answering = asyncio.create_task(answer())
+            await asyncio.wait_for(stalled.wait(), 10)
+            await log.append("orders.created", [Record(b"{}")])
+            await asyncio.wait_for(answering, 10)
+            assert board.hub.reader_count == 0
 
     run(main())
 

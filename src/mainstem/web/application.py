@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -16,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Send
 
 from mainstem.base.errors import MainstemError
 from mainstem.bus import GroupStatus
@@ -40,6 +42,8 @@ from mainstem.web.projection import Projection
 from mainstem.web.security import Gate
 from mainstem.web.shell import Shell
 from mainstem.web.static import StaticFiles
+
+_logger = logging.getLogger(__name__)
 
 PAGES_FILE = "pages.sqlite"
 """Name of the page state within the data directory."""
@@ -180,7 +184,8 @@ class Dashboard:
         address = Address(query.get("path", "")[:1000], query.get("query", "")[:_QUERY_MAX_CHARS], base_of(request))
         if self._find(address.path) is None:
             raise NotFoundError(f"There is no page {address.path[:200]!r}.")
-        stream = self._hub.stream(address, after)
+        sending = _Sending()
+        stream = self._hub.stream(address, after, sending.cut)
         try:
             first = await anext(stream)
         except TooManyReadersError:
@@ -188,7 +193,7 @@ class Dashboard:
         if self._ticking is None:
             self._ticking = asyncio.create_task(self._tick(), name="mainstem tick")
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(_chain(first, stream), headers=headers, media_type="text/event-stream")
+        return _LiveResponse(sending, _chain(first, stream), headers=headers)
 
     def error_page(self, request: Request, error: WebError) -> Response:
         """Return an error as a page of the dashboard."""
@@ -350,7 +355,44 @@ def _soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None
         loop.call_soon_threadsafe(callback)
 
 
-async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+class _Sending:
+    """The task that sends a stream, so that it can be given up while it waits for a browser that does not read."""
+
+    def __init__(self) -> None:
+        self.is_cut = False
+        self.task: asyncio.Task[Any] | None = None
+
+    def cut(self) -> None:
+        """Give it up."""
+        self.is_cut = True
+        if self.task is not None:
+            self.task.cancel()
+
+
+class _LiveResponse(StreamingResponse):
+    """A live stream, which ends in the middle when its reader is cut off; the server then closes the connection."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, sending: _Sending, content: AsyncGenerator[bytes, None], *, headers: Mapping[str, str]) -> None:
+        super().__init__(content, headers=headers)
+        self._sending = sending
+        self._content = content
+
+    async def stream_response(self, send: Send) -> None:
+        task = self._sending.task = asyncio.current_task()
+        try:
+            async with aclosing(self._content):
+                await super().stream_response(send)
+        except asyncio.CancelledError:
+            if not self._sending.is_cut or task is None or task.uncancel() > 0:
+                raise  # someone else's wish: the server ends, or the browser went away
+            _logger.info("a reader of a live page was too far behind, and was cut off")
+        finally:
+            self._sending.task = None
+
+
+async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     async with aclosing(rest) as parts:
         yield first
         async for part in parts:

@@ -73,20 +73,28 @@ class TooManyReadersError(Exception):
 class _Reader:
     """One browser's stream: a bounded queue of events; ``None`` ends it."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_cut: Callable[[], None]) -> None:
         self.queue: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUE_MAX_EVENTS + 1)
         self.behind = False
+        self._on_cut = on_cut
 
     def send(self, event: bytes) -> None:
         if self.behind:
             return
         if self.queue.qsize() >= QUEUE_MAX_EVENTS:
-            self.end()
+            self._cut()
             return
         self.queue.put_nowait(event)
 
+    def _cut(self) -> None:
+        """Cut it off at once: who is so far behind does not read what was sent, and would not read an end either."""
+        while not self.queue.empty():
+            self.queue.get_nowait()
+        self.end()
+        self._on_cut()
+
     def end(self) -> None:
-        """Cut it off after what it has been sent."""
+        """End it after what it has been sent."""
         if not self.behind:
             self.behind = True
             self.queue.put_nowait(None)
@@ -162,6 +170,7 @@ class _Room:
             sent = event(position, element)
             for reader in self.readers:
                 reader.send(sent)
+        self.readers = {reader for reader in self.readers if not reader.behind}  # their places are free at once
 
 
 class Hub:
@@ -187,15 +196,23 @@ class Hub:
             if not room.topics.isdisjoint(topics):
                 room.mark()
 
-    async def stream(self, address: Address, after: int) -> AsyncGenerator[bytes, None]:
+    async def stream(
+        self, address: Address, after: int, on_cut: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the events of a page's stream, from the position that the page shows, until the hub is closed.
+
+        Args:
+            address: The page.
+            after: The position that it shows.
+            on_cut: Called when the reader is too far behind and its stream is over, though nobody asks for its next
+                event: what waits for the browser to read can be given up.
 
         Raises:
             TooManyReadersError: There are too many streams already.
         """
         if self.reader_count >= READERS_MAX or self._closed:
             raise TooManyReadersError
-        reader = _Reader()
+        reader = _Reader(on_cut)
         room = self._rooms.setdefault(address, _Room(address, self._render))
         try:
             await room.join(reader, after)
