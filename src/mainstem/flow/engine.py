@@ -137,7 +137,7 @@ class Engine:
             async with asyncio.timeout_at(max(until_s, self.loop.time() + _SETTLE_S)):
                 await asyncio.gather(*(run.journal.settle() for run in runs))
         for run in runs:
-            run.stop(Ending(Released(self._process) if run.claims or self._is_at_work(run) else None))
+            run.stop(Ending(Released(self._process) if run.claims or run.pending else None))
         waiting = [run.task for run in runs if run.task is not None] + [*self._tasks, *self._starting]
         for task in self._tasks:
             task.cancel()
@@ -170,13 +170,9 @@ class Engine:
         for task in left:
             _logger.error("%s was cancelled and goes on all the same; it is left behind", task.get_name())
 
-    @staticmethod
-    def _is_at_work(run: Run) -> bool:
-        return run.pending > 0
-
-    def spawn(self, coroutine: object) -> None:
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run something of the engine's own in the background, to be cancelled at the end."""
-        task: asyncio.Task[None] = self.loop.create_task(coroutine)  # type: ignore[arg-type]
+        task = self.loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
 

@@ -55,8 +55,7 @@ class Call(msgspec.Struct):
 class Executors:
     """The threads and worker processes of one application, started when first needed."""
 
-    def __init__(self, process_count: int | None = None) -> None:
-        self._process_count = process_count or os.cpu_count() or 1
+    def __init__(self) -> None:
         self._thread_places: asyncio.Semaphore | None = None
         self._processes: ProcessPool | None = None
 
@@ -64,7 +63,7 @@ class Executors:
     def processes(self) -> ProcessPool:
         """The pool of worker processes."""
         if self._processes is None:
-            self._processes = ProcessPool(self._process_count)
+            self._processes = ProcessPool(os.cpu_count() or 1)
         return self._processes
 
     async def call(self, call: Call) -> tuple[bytes, Any]:

@@ -56,13 +56,11 @@ class Flow:
     Everything is declared before :meth:`start`; declarations keep the functions' signatures.
     """
 
-    def __init__(
-        self, bus: Bus, clock: Clock, *, process_count: int | None = None, random_source: random.Random | None = None
-    ) -> None:
+    def __init__(self, bus: Bus, clock: Clock) -> None:
         self._bus = bus
         self.clock = clock
-        self._random = random_source or random.Random()
-        self._executors = Executors(process_count)
+        self._random = random.Random()
+        self._executors = Executors()
         self._steps: dict[str, Step[..., Any]] = {}
         self._functions: dict[str, Workflow[..., Any] | Job[..., Any]] = {}
         self._queues: dict[str, _QueueDeclaration] = {}

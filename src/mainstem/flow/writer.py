@@ -258,7 +258,7 @@ class RunJournal:
             self._give_up_the_rest()
 
     async def _stall(self, error: NotWrittenError) -> None:
-        """A full disk: the run stays where it is, visibly, and goes on when there is room."""
+        """A full disk: the run stays where it is, which is logged, and goes on when there is room."""
         if not self.stalled:
             _logger.warning("run %s: nothing can be written, trying again: %s", self._run_id, error)
         self.stalled = str(error)
