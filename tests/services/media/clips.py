@@ -124,6 +124,11 @@ def _variable_rate(_clips: Clips, path: Path) -> None:
     ffmpeg(*lavfi(f"{PICTURES},{keep}"), *lavfi(TONE), *H264, *AAC, "-fps_mode", "passthrough", path)
 
 
+def _far_apart(_clips: Clips, path: Path) -> None:
+    # three frames, 7,000 s from one to the next
+    ffmpeg(*lavfi("testsrc2=size=96x64:rate=1/7000:duration=21000"), *H264, path)
+
+
 def _doubled(clips: Clips, path: Path) -> None:
     # as many frames as the plain clip, but frame 20 is shown in the place of frame 21 as well
     ffmpeg(
@@ -210,6 +215,7 @@ MAKERS: dict[str, Callable[[Clips, Path], None]] = {
     "tiny.mp4": _tiny,
     "variable_rate.mp4": _variable_rate,
     "doubled.mp4": _doubled,
+    "far_apart.mp4": _far_apart,
     "one_frame_less.mp4": _one_frame_less,
     "late_sound.mkv": _late_sound,
     "single_frame.mp4": _single_frame,

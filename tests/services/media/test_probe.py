@@ -113,3 +113,12 @@ def test_which_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingExtraError, match=r"mainstem\[media\]"):
         find_ffmpeg()
+
+
+def test_the_last_frame_counts_too(clips: Clips) -> None:
+    """Frames far apart last as long as the last one does, and so few in so long a time are no video."""
+    path = clips.get("far_apart.mp4")
+    too_long = run(probe_source(path, Limits(duration_max_s=15_000.0)))
+    assert isinstance(too_long, Refusal) and too_long.reason == "too_long"
+    too_few = run(probe_source(path, Limits(duration_max_s=30_000.0)))
+    assert isinstance(too_few, Refusal) and too_few.reason == "damaged" and "3 frames" in too_few.message

@@ -35,6 +35,10 @@ class _RefusedError(Exception):
         self.refusal = refusal
 
 
+_FRAMES_PER_S_MIN = 0.001
+"""A playlist tells a rate with three decimals; one that is smaller would be none."""
+
+
 class _Frames:
     """Times of the frames of one stream, as they are gathered."""
 
@@ -188,10 +192,18 @@ def _refuse_missing_bytes(path: str, video: Any) -> None:
 
 def _facts(container: Any, video: Any, first: Any, frames: _Frames, limits: Limits) -> SourceFacts:
     times = sorted(frames.times)
-    seconds = float((times[-1] - times[0]) * video.time_base)
+    # The last frame lasts too: as long as the file says, else as long as the others on average, as in the plan.
+    last = frames.last[1] or (times[-1] - times[0]) // max(1, len(times) - 1)
+    seconds = float((times[-1] - times[0] + last) * video.time_base)
     if seconds > limits.duration_max_s:
         raise _refused(
             "too_long", f"The video lasts {seconds:.0f} s; at most {limits.duration_max_s:.0f} s are accepted."
+        )
+    if seconds * _FRAMES_PER_S_MIN > len(times):
+        raise _refused(
+            "damaged",
+            f"The video has {len(times)} frames in {seconds:.0f} s: at least one in {1 / _FRAMES_PER_S_MIN:.0f} s is "
+            "expected.",
         )
     audio = next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
     aspect = video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio
