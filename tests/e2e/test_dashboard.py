@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -141,18 +141,23 @@ def opened(context: BrowserContext, url: str) -> Page:
     return page
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
-def test_pages_are_sound(browser: Browser, shop: Server, size: str, scheme: str) -> None:
-    """Every page, wide and narrow, light and dark: no error, no violation of the policy, no request elsewhere, nothing
-    to scroll sideways, and axe-core finds nothing serious.
+def check_soundness(browser: Browser, url: str, prefix: str, paths: Sequence[str], size: str, scheme: str) -> None:
+    """Open pages one after the other; fail where anything is amiss with one.
+
+    Args:
+        browser: Opens them in a context of its own.
+        url: The dashboard's address, which ends with ``prefix``.
+        prefix: Where it is mounted.
+        paths: The pages, below ``url``.
+        size: One of :data:`SIZES`.
+        scheme: ``"light"`` or ``"dark"``.
     """
     width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
-    watch = Watch(context, shop.url.removesuffix(PREFIX), ignore=("status of 404",))
+    watch = Watch(context, url.removesuffix(prefix), ignore=("status of 404",))
     page = context.new_page()
-    for path in PATHS:
-        page.goto(shop.url + path)
+    for path in paths:
+        page.goto(url + path)
         expect(page.locator("h1")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
         page.evaluate(AXE.read_text("utf-8"))
@@ -165,6 +170,15 @@ def test_pages_are_sound(browser: Browser, shop: Server, size: str, scheme: str)
         assert serious == [], path
     context.close()
     assert watch.found == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_pages_are_sound(browser: Browser, shop: Server, size: str, scheme: str) -> None:
+    """Every page, wide and narrow, light and dark: no error, no violation of the policy, no request elsewhere, nothing
+    to scroll sideways, and axe-core finds nothing serious.
+    """
+    check_soundness(browser, shop.url, PREFIX, PATHS, size, scheme)
 
 
 def test_a_page_is_live_however_late_its_scripts_come(browser: Browser, shop: Server) -> None:

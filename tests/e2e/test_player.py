@@ -14,6 +14,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from tusclient.client import TusClient
 
 from mainstem.services.media.tools import find_ffmpeg
+from tests.e2e.test_dashboard import SIZES, check_soundness
 from tests.support import wait_until
 
 pytestmark = pytest.mark.serial
@@ -114,3 +115,31 @@ def test_the_uploads_page_and_the_trace(page: Page, server: str, clip: Path) -> 
     waterfall = page.locator(".waterfall")
     for words in ("PATCH 1", "upload.completed", "encode_chunk", "video.ready"):
         expect(waterfall).to_contain_text(words, timeout=60_000)
+
+
+def test_pages_of_uploads_videos_and_traces_are_sound(page: Page, server: str, clip: Path) -> None:
+    """The lists of videos, uploads and traces, and a video with its player, an upload and a trace: wide and narrow,
+    light and dark, they have no error, no violation of the policy, no request elsewhere, nothing to scroll sideways,
+    and nothing serious for axe-core.
+    """
+    _upload(server, clip, "third.mp4")
+    page.goto(server + "videos")
+    row = page.locator("tbody tr", has_text="third.mp4")
+    expect(row.locator(".pill")).to_have_text("ready", timeout=90_000)
+    paths = ["videos", "uploads", "traces"]
+    row.locator("a").first.click()
+    expect(page.locator("video")).to_be_visible()
+    paths.append(page.url.removeprefix(server))
+    page.goto(server + "uploads")
+    page.get_by_role("link", name="third.mp4").click()
+    expect(page.locator("#f-requests")).to_be_visible()
+    paths.append(page.url.removeprefix(server))
+    page.locator("#f-facts a").first.click()
+    expect(page.locator(".waterfall")).to_be_visible()
+    paths.append(page.url.removeprefix(server))
+    assert [path.partition("/")[0] for path in paths] == ["videos", "uploads", "traces"] * 2
+    browser = page.context.browser
+    assert browser is not None
+    for size in SIZES:
+        for scheme in ("light", "dark"):
+            check_soundness(browser, server, "/deep/prefix/", paths, size, scheme)
