@@ -19,9 +19,11 @@ from mainstem.host import lock as lock_module
 from mainstem.log.embedded import engine as log_engine
 from mainstem.log.embedded.budget import ByteBudget
 from mainstem.log.errors import LogClosedError
+from mainstem.services.uploads import headers as headers_module
 from mainstem.web import security as security_module
 from tests.flow import test_recovery
 from tests.log import test_engine, test_io_errors
+from tests.services.uploads import test_service
 from tests.web import test_security
 
 
@@ -76,6 +78,11 @@ def policy_left_out(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(security_module, "HEADERS", loose)
 
 
+def names_of_strangers_kept(patch: pytest.MonkeyPatch) -> None:
+    """A file name is taken as it comes, with its directories."""
+    patch.setattr(headers_module, "display_name", lambda name: name)
+
+
 CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], None]]] = (
     (lambda _path: test_io_errors.test_calls_behind_a_failed_commit_were_not_written(), unknown_told_as_not_written),
     (test_engine.test_backpressure_bounds_what_waits, budget_ignored),
@@ -86,6 +93,7 @@ CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], Non
     ),
     (test_recovery.test_a_sleeper_is_not_taken_over_before_it_wakes, wake_time_forgotten),
     (test_recovery.test_three_claims_in_vain_are_a_quarantine, claims_never_counted),
+    (test_service.test_hostile_names_stay_words, names_of_strangers_kept),
     (test_security.test_every_answer_carries_the_policy, policy_left_out),
 )
 
