@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from mainstem.cli.arguments import TOKEN_VARIABLE
 from mainstem.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from mainstem.cli.new import write_application
 from mainstem.cli.running import SERVER_FILE, read_server
-from mainstem.cli.serve import address_of, listen
+from mainstem.cli.serve import address_of, listen, raise_descriptor_limit
 from tests.cli.conftest import Invoke
 from tests.support import children_of, wait_until
 
@@ -169,6 +170,21 @@ def test_without_reload_it_is_one_process(shop: Path) -> None:
         dev.process.send_signal(signal.SIGTERM)
         assert dev.process.wait(20) in (EXIT_OK, -signal.SIGTERM)
         assert not (shop / "data" / SERVER_FILE).exists()
+
+
+def test_the_limit_of_descriptors_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The soft limit becomes the hard one; where the kernel refuses, it stays."""
+    limits = [(64, 4096)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _what: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _what, new: limits.append(new))
+    assert raise_descriptor_limit() == 4096 and limits[-1] == (4096, 4096)
+
+    def refuse(_what: int, _new: tuple[int, int]) -> None:
+        raise ValueError("as told")
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    limits.append((64, 4096))
+    assert raise_descriptor_limit() == 64
 
 
 def test_it_serves_where_its_address_cannot_be_written(shop: Path) -> None:

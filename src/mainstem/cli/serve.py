@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import socket
 import sys
 import traceback
@@ -58,6 +59,21 @@ def address_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (compared, not bound)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open descriptors to the hard one; return what it is now.
+
+    The soft limit of most systems is 1,024, for programs that use select(2). Connections use one each, and so do the
+    log's segments and uploads' files: who merely connects a thousand times must not keep the log from its next segment.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError) as error:  # macOS has a lower limit of the kernel's behind an unlimited one
+        _logger.info("the limit of open descriptors stays %d: %s", soft, error)
+        return soft
+    return hard
 
 
 class _Server(uvicorn.Server):
@@ -159,6 +175,7 @@ def serve(
     """
     # What the application logs is shown, unless it has decided about its logging itself.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(levelname)-7s  %(name)s: %(message)s")
+    raise_descriptor_limit()
     data = application.mainstem.directory
     url = address_of(listener) + application.prefix
     pid = os.getpid()
