@@ -16,13 +16,17 @@ import pytest
 from mainstem.flow import steps as steps_module
 from mainstem.flow.history import RunFold
 from mainstem.host import lock as lock_module
+from mainstem.log import Record
 from mainstem.log.embedded import engine as log_engine
 from mainstem.log.embedded.budget import ByteBudget
 from mainstem.log.errors import LogClosedError
+from mainstem.services.media import work as media_work
 from mainstem.services.uploads import headers as headers_module
 from mainstem.web import security as security_module
 from tests.flow import test_recovery
 from tests.log import test_engine, test_io_errors
+from tests.services.media import test_workflow
+from tests.services.media.clips import Clips
 from tests.services.uploads import test_service
 from tests.web import test_security
 
@@ -83,6 +87,25 @@ def names_of_strangers_kept(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(headers_module, "display_name", lambda name: name)
 
 
+def visible_before_it_is_complete(patch: pytest.MonkeyPatch) -> None:
+    """A video is announced when its packaging begins."""
+    do_package = media_work.do_package
+
+    async def early(shop: media_work.Workshop, *rest: Any) -> Any:
+        await shop.log.append("video.ready", [Record(b"{}", headers={"about": "video:upload-1"})])
+        return await do_package(shop, *rest)
+
+    patch.setattr(media_work, "do_package", early)
+
+
+def a_failed_packaging(directory: Path) -> None:
+    """What fails to be packaged is not announced."""
+    clips = directory / "clips"
+    clips.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        test_workflow.test_a_failure_of_ours_publishes_nothing(Clips(clips), directory, patch)
+
+
 CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], None]]] = (
     (lambda _path: test_io_errors.test_calls_behind_a_failed_commit_were_not_written(), unknown_told_as_not_written),
     (test_engine.test_backpressure_bounds_what_waits, budget_ignored),
@@ -93,6 +116,7 @@ CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], Non
     ),
     (test_recovery.test_a_sleeper_is_not_taken_over_before_it_wakes, wake_time_forgotten),
     (test_recovery.test_three_claims_in_vain_are_a_quarantine, claims_never_counted),
+    (a_failed_packaging, visible_before_it_is_complete),
     (test_service.test_hostile_names_stay_words, names_of_strangers_kept),
     (test_security.test_every_answer_carries_the_policy, policy_left_out),
 )
