@@ -35,7 +35,7 @@ async def call_in_thread(function: Callable[..., Any], *arguments: Any, name: st
         error: BaseException | None = None
         try:
             result = context.run(function, *arguments)
-        except BaseException as raised:  # handed to whoever awaits: it is theirs
+        except BaseException as raised:  # noqa: BLE001 (handed to whoever awaits: it is theirs)
             error = raised
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, result, error)
