@@ -24,6 +24,7 @@ from mainstem.ui.parts import (
     pill,
     progress,
     scrolling,
+    search_form,
     table,
 )
 
@@ -142,3 +143,12 @@ def test_a_panel_is_any_object_of_the_shape() -> None:
     request = PageRequest({}, {}, "/", LiveFacts(now_ns=1, groups=[GroupFacts("g", "p", 1, 0, 0, 0, 0)]))
     view = PageView("T", [Fragment("a", EMPTY)], frozenset({"mine"}))
     assert panel.pages()[0].path == "mine" and request.files == {} and view.scripts == ()
+
+
+def test_a_search_keeps_the_filter_beside_it() -> None:
+    """The field shows what was searched for, escaped; the filter goes along as a hidden field, if there is one."""
+    plain = str(search_form("runs", "", "Id", "/m/runs"))
+    assert 'id="search-runs"' in plain and 'action="/m/runs"' in plain and 'type="hidden"' not in plain
+    filtered = str(search_form("runs", '"><b>', "Id", "/m/runs", ("state", "failed")))
+    assert 'name="state" value="failed"' in filtered
+    assert "<b>" not in filtered

@@ -177,3 +177,27 @@ def pager(base: str, path: str, query: Mapping[str, str], page: int, has_more: b
         class_="pager",
         aria_label="Pages",
     )
+
+
+def search_form(what: str, value: str, placeholder: str, action: str, hidden: tuple[str, str] | None = None) -> Html:
+    """Return the search field above a list of ``what`` (``"runs"``); ``hidden`` is a filter that a search keeps."""
+    return el(
+        "form",
+        icon("search"),
+        el("input", type="hidden", name=hidden[0], value=hidden[1]) if hidden else None,
+        el(
+            "input",
+            type="search",
+            name="search",
+            id=f"search-{what}",
+            value=value or None,
+            placeholder=placeholder,
+            aria_label=f"Search {what}",
+            maxlength=200,
+            autocomplete="off",
+        ),
+        action=action,
+        method="get",
+        role="search",
+        class_="search",
+    )

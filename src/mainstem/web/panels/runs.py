@@ -14,9 +14,8 @@ from mainstem.flow.journal import JOURNAL_PREFIX
 from mainstem.log.contract import StoredRecord
 from mainstem.ui.format import age_element, format_duration, shorten
 from mainstem.ui.html import Child, Html, el
-from mainstem.ui.icons import icon
 from mainstem.ui.panel import Fragment, Page, PageRequest, PageView
-from mainstem.ui.parts import address, link, pager, pill, table
+from mainstem.ui.parts import address, link, pager, pill, search_form, table
 from mainstem.web.panels import records as kept
 from mainstem.web.panels.run_page import render_run
 
@@ -220,26 +219,8 @@ def _filters(db: sqlite3.Connection, request: PageRequest, state: str, search: s
         )
         for value, name, count in tabs
     ]
-    form = el(
-        "form",
-        icon("search"),
-        el("input", type="hidden", name="state", value=state) if state else None,
-        el(
-            "input",
-            type="search",
-            name="search",
-            id="search-runs",
-            value=search or None,
-            placeholder="Id, function, entity",
-            aria_label="Search runs",
-            maxlength=200,
-            autocomplete="off",
-        ),
-        action=address(request.base, "runs"),
-        method="get",
-        role="search",
-        class_="search",
-    )
+    hidden = ("state", state) if state else None
+    form = search_form("runs", search, "Id, function, entity", address(request.base, "runs"), hidden)
     return el("div", el("nav", links, class_="tabs", aria_label="States"), form, class_="toolbar")
 
 

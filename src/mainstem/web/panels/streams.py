@@ -9,9 +9,8 @@ from typing import Final
 from mainstem.log.contract import StoredRecord
 from mainstem.ui.format import age_element, format_bytes, format_many, time_element
 from mainstem.ui.html import Child, Html, el
-from mainstem.ui.icons import icon
 from mainstem.ui.panel import Fragment, Page, PageRequest, PageView
-from mainstem.ui.parts import address, card, json_block, link, one_line, pager, table
+from mainstem.ui.parts import address, card, json_block, link, one_line, pager, search_form, table
 from mainstem.web.panels import records as kept
 from mainstem.web.panels.runs import page_number
 
@@ -92,26 +91,8 @@ def _filters(request: PageRequest, system: bool, search: str) -> Html:
         )
         for words, value, here in (("Events", "", not system), ("With mainstem's own", "1", system))
     ]
-    form = el(
-        "form",
-        icon("search"),
-        el("input", type="hidden", name="system", value="1") if system else None,
-        el(
-            "input",
-            type="search",
-            name="search",
-            id="search-streams",
-            value=search or None,
-            placeholder="Part of a name",
-            aria_label="Search streams",
-            maxlength=200,
-            autocomplete="off",
-        ),
-        action=address(request.base, "streams"),
-        method="get",
-        role="search",
-        class_="search",
-    )
+    hidden = ("system", "1") if system else None
+    form = search_form("streams", search, "Part of a name", address(request.base, "streams"), hidden)
     return el("div", el("nav", tabs, class_="tabs", aria_label="Kinds of streams"), form, class_="toolbar")
 
 
