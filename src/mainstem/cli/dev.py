@@ -231,8 +231,8 @@ class Child:
         self._ready_pipe, child_end = os.pipe()
         self._answer = b""
         self._ended = False
-        command = [sys.executable, "-m", "mainstem.cli.serve", os.fspath(file), "--fd", str(listener.fileno())]
-        command += ["--parent-pipe", str(alive_pipe), "--ready-pipe", str(child_end)]
+        command = [sys.executable, "-m", "mainstem.cli.serve", os.fspath(file)]
+        command += [str(listener.fileno()), str(alive_pipe), str(child_end)]
         try:
             self._process = subprocess.Popen(command, pass_fds=[listener.fileno(), alive_pipe, child_end])
         finally:

@@ -8,15 +8,12 @@ log's lock tells that a process runs on the directory, and whoever knows its add
 from __future__ import annotations
 
 import os
-import urllib.error
 import urllib.parse
-import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from mainstem.cli.arguments import TOKEN_VARIABLE
 from mainstem.cli.errors import ApplicationNeededError, ApplicationRefusedError, NotFoundError, UsageError
 from mainstem.host.lock import lock_owner_pid
 from mainstem.log.embedded.layout import LOCK_NAME
@@ -85,6 +82,8 @@ def named_server(url: str, token: str | None) -> RunningServer:
     Raises:
         UsageError: It is no address of the web.
     """
+    from mainstem.cli.arguments import TOKEN_VARIABLE  # noqa: PLC0415 (brings argparse, which a server does not need)
+
     parts = _web_address(url)
     if parts is None:
         raise UsageError(
@@ -125,6 +124,10 @@ def call_application(data: Path, path: str, body: object, server: RunningServer 
         NotFoundError: It does not know what was named.
         ApplicationRefusedError: It refused, or what answers is no mainstem.
     """
+    # Imported by the command that calls, and not by the server, which only writes where it is.
+    import urllib.error  # noqa: PLC0415
+    import urllib.request  # noqa: PLC0415
+
     server = server or read_server(data)
     if server is None:
         raise _needed(data, f"no application runs on {data} ({data / SERVER_FILE} is not there)")

@@ -6,7 +6,6 @@ The supervisor also holds the other end of a pipe: when it dies, however, the pi
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import logging
@@ -17,17 +16,20 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import uvicorn
-from starlette.types import Message, Receive, Scope, Send
 
 from mainstem.base.errors import MainstemError
 from mainstem.cli.errors import EXIT_INTERRUPTED, ApplicationLoadError, exit_code_of
 from mainstem.cli.loading import Application, load_application
-from mainstem.cli.output import Output
 from mainstem.cli.running import RunningServer, remove_server, write_server
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from starlette.types import Message, Receive, Scope, Send
 
 _GRACE_S = 2
 _TICKS_A_SECOND = 10
@@ -218,22 +220,21 @@ def _start_error(failure: Exception) -> MainstemError:
 
 
 def _main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m mainstem.cli.serve", description=__doc__)
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--fd", type=int, required=True)
-    parser.add_argument("--parent-pipe", type=int, required=True)
-    parser.add_argument("--ready-pipe", type=int, required=True)
-    arguments = parser.parse_args()
+    # The supervisor alone writes these: the file; descriptors of the listener, of its own life, and of where to say so.
+    file, *descriptors = sys.argv[1:]
+    listener_fd, parent_pipe, ready_pipe = map(int, descriptors)
 
     def tell_supervisor(url: str) -> None:
-        os.write(arguments.ready_pipe, url.encode() + b"\n")
-        os.close(arguments.ready_pipe)
+        os.write(ready_pipe, url.encode() + b"\n")
+        os.close(ready_pipe)
 
     try:
-        application = load_application(arguments.file)
-        listener = socket.socket(fileno=arguments.fd)
-        return 0 if serve(application, listener, on_ready=tell_supervisor, parent_pipe=arguments.parent_pipe) else 1
+        application = load_application(Path(file))
+        listener = socket.socket(fileno=listener_fd)
+        return 0 if serve(application, listener, on_ready=tell_supervisor, parent_pipe=parent_pipe) else 1
     except MainstemError as error:
+        from mainstem.cli.output import Output  # noqa: PLC0415 (a start that goes well prints nothing)
+
         Output(as_json=False).error(error)
         return exit_code_of(error)
     except KeyboardInterrupt:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mainstem.flow.journal import ErrorInfo
-from mainstem.flow.process_pool import ProcessPool
 from mainstem.host.threads import call_in_thread
 
 if TYPE_CHECKING:
+    from mainstem.flow.process_pool import ProcessPool
     from mainstem.flow.steps import Step
 
 _THREADS_MAX = 32
@@ -63,6 +63,8 @@ class Executors:
     def processes(self) -> ProcessPool:
         """The pool of worker processes."""
         if self._processes is None:
+            from mainstem.flow.process_pool import ProcessPool  # noqa: PLC0415 (few applications have such steps)
+
             self._processes = ProcessPool(os.cpu_count() or 1)
         return self._processes
 

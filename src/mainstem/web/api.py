@@ -34,7 +34,6 @@ from mainstem.web.panels import records as kept
 from mainstem.web.panels.runs import FILTERS, PAGE_ROWS, find_run, list_runs, page_number
 from mainstem.web.projection import Projection
 from mainstem.web.security import check_intended
-from mainstem.web.trace_view import trace_spans
 
 LIMIT_MAX: Final = 200
 """Most runs in one answer."""
@@ -126,6 +125,8 @@ class Api:
 
     async def trace(self, request: Request) -> Response:
         """List the spans of a trace, which may be named by a run's or an upload's id."""
+        from mainstem.web.trace_view import trace_spans  # noqa: PLC0415 (brings the uploads, which a start does not need)
+
         name = request.path_params["name"]
         await self._fresh()
 

@@ -8,6 +8,7 @@ import re
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -93,7 +94,6 @@ class Dashboard:
             RecordsPanel(),
         )
         self._pages = [page for panel in everything for page in panel.pages()]
-        self._matchers = [(_path_pattern(page.path), page) for page in self._pages]
         self._files = StaticFiles()
         self._shell = Shell(self._pages, self._files)
         self._projection = Projection(log, directory / PAGES_FILE, everything, self._on_change)
@@ -230,8 +230,8 @@ class Dashboard:
         return await self._projection.run(render)
 
     def _find(self, path: str) -> tuple[Page, Mapping[str, str]] | None:
-        for pattern, page in self._matchers:
-            match = pattern.fullmatch(path)
+        for page in self._pages:
+            match = _path_pattern(page.path).fullmatch(path)
             if match:
                 return page, match.groupdict()
         return None
@@ -326,6 +326,7 @@ def _page_route(dashboard: Dashboard, name: str) -> Route:
     return Route("/{path:path}", page, methods=["GET"])
 
 
+@lru_cache(maxsize=256)  # made when a request first gets as far: a start waits for none of them
 def _path_pattern(path: str) -> re.Pattern[str]:
     parts = re.split(r"\{(\w+)\}", path)
     return re.compile(

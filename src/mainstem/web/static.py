@@ -1,14 +1,19 @@
-"""Files that pages need, under names that carry their digest: browsers keep them for ever; compressed once."""
+"""Files that pages need, under names that carry their digest: browsers keep them for ever.
+
+A file is read when a page first names it, and compressed, once, when a browser first asks for it: all of them together
+would take longer than the rest of a start.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from importlib.resources import files
 from typing import Final
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -34,23 +39,38 @@ _PLACES: Final[Mapping[str, tuple[str, str]]] = {
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 
 
-class _File(msgspec.Struct, frozen=True):
-    content: bytes
-    compressed: bytes
-    content_type: str
-    digest: str
+class _File:
+    """One file of the package, read when it is first wanted.
+
+    Attributes:
+        compressed: What a browser gets that understands gzip; ``None`` until the first one asks.
+    """
+
+    def __init__(self, package: str, path: str) -> None:
+        self._package = package
+        self._path = path
+        self.content_type = _TYPES[path.rpartition(".")[2]]
+        self.compressed: bytes | None = None
+
+    @cached_property
+    def content(self) -> bytes:
+        return files(self._package).joinpath(*self._path.split("/")).read_bytes()
+
+    @cached_property
+    def digest(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()[:16]
 
 
 class StaticFiles:
     """The files by their hashed names. Only what is in the list is found: no path of a stranger's reaches a disk."""
 
     def __init__(self) -> None:
-        self._files = {name: _load(*place) for name, place in _PLACES.items()}
-        self._by_path = {self.path(name): file for name, file in self._files.items()}
+        self._files = {name: _File(*place) for name, place in _PLACES.items()}
+        self._compressing = asyncio.Lock()
 
     def paths(self) -> Mapping[str, str]:
-        """Return all files' paths below the dashboard's root, by name."""
-        return {name: self.path(name) for name in self._files}
+        """Return all files' paths below the dashboard's root, by name; each is made when it is asked for."""
+        return _Paths(self)
 
     def path(self, name: str) -> str:
         """Return a file's path below the dashboard's root: ``static/3f2a…/dashboard.css``."""
@@ -58,8 +78,9 @@ class StaticFiles:
 
     async def serve(self, request: Request) -> Response:
         """Answer a request for a file."""
-        file = self._by_path.get("static/" + request.path_params["name"])
-        if file is None:
+        digest, _, name = request.path_params["name"].partition("/")
+        file = self._files.get(name)
+        if file is None or file.digest != digest:
             raise NotFoundError(
                 "There is no such file. Its name carries its digest: a page loaded anew has the right one."
             )
@@ -67,13 +88,29 @@ class StaticFiles:
         if f'"{file.digest}"' in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         if "gzip" in request.headers.get("accept-encoding", ""):
-            return Response(
-                file.compressed, headers={**headers, "content-encoding": "gzip"}, media_type=file.content_type
-            )
+            headers["content-encoding"] = "gzip"
+            return Response(await self._compressed(file), headers=headers, media_type=file.content_type)
         return Response(file.content, headers=headers, media_type=file.content_type)
 
+    async def _compressed(self, file: _File) -> bytes:
+        if file.compressed is None:
+            async with self._compressing:  # whoever else wants it waits for it, instead of doing it too
+                if file.compressed is None:
+                    file.compressed = await asyncio.to_thread(gzip.compress, file.content, 9, mtime=0)
+        return file.compressed
 
-def _load(package: str, path: str) -> _File:
-    content = files(package).joinpath(*path.split("/")).read_bytes()
-    content_type = _TYPES[path.rpartition(".")[2]]
-    return _File(content, gzip.compress(content, 9, mtime=0), content_type, hashlib.sha256(content).hexdigest()[:16])
+
+class _Paths(Mapping[str, str]):
+    """The files' paths by name, as a page sees them."""
+
+    def __init__(self, static_files: StaticFiles) -> None:
+        self._static_files = static_files
+
+    def __getitem__(self, name: str) -> str:
+        return self._static_files.path(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PLACES)
+
+    def __len__(self) -> int:
+        return len(_PLACES)

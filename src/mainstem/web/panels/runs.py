@@ -17,7 +17,6 @@ from mainstem.ui.html import Child, Html, el
 from mainstem.ui.panel import Fragment, Page, PageRequest, PageView
 from mainstem.ui.parts import address, link, pager, pill, search_form, table
 from mainstem.web.panels import records as kept
-from mainstem.web.panels.run_page import render_run
 
 PAGE_ROWS: Final = 50
 """Runs on one page of the list."""
@@ -159,6 +158,8 @@ def count_states(db: sqlite3.Connection, at_work: frozenset[str] = frozenset()) 
 
 
 def _render_one(db: sqlite3.Connection, request: PageRequest) -> PageView | None:
+    from mainstem.web.panels.run_page import render_run  # noqa: PLC0415 (waterfall and charts: no start needs them)
+
     run = find_run(db, request.path["run_id"])
     return render_run(db, request, run) if run else None
 

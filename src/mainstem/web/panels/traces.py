@@ -7,15 +7,12 @@ import sqlite3
 from collections.abc import Sequence
 
 from mainstem.log.contract import StoredRecord
-from mainstem.trace.waterfall import build_waterfall
 from mainstem.ui.format import format_duration, shorten, time_element
 from mainstem.ui.html import el
 from mainstem.ui.panel import Fragment, Page, PageRequest, PageView
 from mainstem.ui.parts import card, entities, facts, link
 from mainstem.web.panels import records as kept
 from mainstem.web.panels.runs import runs_of_trace, runs_table
-from mainstem.web.trace_view import trace_spans
-from mainstem.web.waterfall_view import waterfall_table
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -39,6 +36,11 @@ class TracesPanel:
 
 def render_trace(db: sqlite3.Connection, request: PageRequest) -> PageView | None:
     """Render one trace."""
+    # Imported with the first trace that is looked at, and not by every start: the uploads come with it.
+    from mainstem.trace.waterfall import build_waterfall  # noqa: PLC0415
+    from mainstem.web.trace_view import trace_spans  # noqa: PLC0415
+    from mainstem.web.waterfall_view import waterfall_table  # noqa: PLC0415
+
     trace_id = request.path["trace_id"]
     records = kept.of_trace(db, trace_id) if _TRACE_ID.fullmatch(trace_id) else []
     if not records:
