@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from mainstem.log.embedded.calls import Call
+from mainstem.log.contract import Record
+from mainstem.log.embedded.calls import Block, Call, _one_row, _rows, encode_call
 from mainstem.log.embedded.commit import CommitPlan
 from mainstem.log.embedded.index import LogIndex
+from mainstem.log.embedded.layout import LogSettings
 from mainstem.log.errors import PositionConflictError
-from mainstem.log.frame import COMMIT, Commit, build_frame
+from mainstem.log.frame import COMMIT, Column, Commit, build_frame
 
 
 def call(stream: str, value: bytes = b"v", expected: int | None = None, dedup_id: str = "", count: int = 1) -> Call:
-    future: asyncio.Future[tuple[int, ...]] = asyncio.Future(loop=asyncio.new_event_loop())
-    future.get_loop().close()
-    return Call([(stream, [b""] * count, [b""] * count, [value] * count, expected)], dedup_id, 10, False, future)
+    return Call([Block(stream, expected, count, Column.of([value] * count), None, None)], dedup_id, 10, False)
 
 
 def commit_all(index: LogIndex, *calls: Call) -> CommitPlan:
@@ -23,7 +21,7 @@ def commit_all(index: LogIndex, *calls: Call) -> CommitPlan:
     for one in calls:
         plan.add(one)
     if plan.record_count:
-        body = plan.encode()
+        body = plan.encode(plan.stream_of_record())
         header, _buffers = build_frame(
             COMMIT, body, log_id=1, segment=1, offset=64, first_position=plan.first_position,
             record_count=plan.record_count, time_ns=0, chain=0,
@@ -36,15 +34,15 @@ def commit_all(index: LogIndex, *calls: Call) -> CommitPlan:
 def test_positions_are_given_in_order() -> None:
     """Calls get consecutive positions; the answer of each is its last."""
     plan = commit_all(LogIndex(10), call("a", count=3), call("b"), call("a"))
-    assert [answer for _call, answer in plan.accepted] == [(3,), (4,), (5,)]
+    assert [one.answer for one in plan.calls] == [(3,), (4,), (5,)]
 
 
 def test_condition_sees_calls_before_it_in_the_same_commit() -> None:
     """Of two calls in one commit that expect an empty stream the second is refused, with the first one's position."""
     plan = commit_all(LogIndex(10), call("a", expected=0), call("a", expected=0), call("a", expected=1))
-    (refused,) = plan.refused
-    assert isinstance(refused[1], PositionConflictError) and refused[1].actual == 1
-    assert len(plan.accepted) == 2
+    assert [one.answer for one in plan.calls if one.error is None] == [(1,), (2,)] and plan.accepted_count == 2
+    refused = plan.calls[1].error
+    assert isinstance(refused, PositionConflictError) and refused.actual == 1
 
 
 def test_repeat_is_looked_at_before_the_condition() -> None:
@@ -52,15 +50,15 @@ def test_repeat_is_looked_at_before_the_condition() -> None:
     index = LogIndex(10)
     commit_all(index, call("a", expected=0, dedup_id="x"))
     plan = commit_all(index, call("a", expected=0, dedup_id="x"))
-    assert [answer for _call, answer in plan.repeated] == [(1,)]
-    assert plan.record_count == 0 and not plan.refused
+    assert [(one.answer, one.error) for one in plan.calls] == [((1,), None)]
+    assert plan.record_count == 0
 
 
 def test_repeat_within_one_commit() -> None:
     """Two calls of one name in the same commit are one."""
     plan = commit_all(LogIndex(10), call("a", dedup_id="x"), call("a", dedup_id="x"))
     assert plan.record_count == 1
-    assert [answer for _call, answer in plan.repeated] == [(1,)]
+    assert [one.answer for one in plan.calls] == [(1,), (1,)] and plan.accepted_count == 1
 
 
 def test_window_of_remembered_calls_is_bounded() -> None:
@@ -69,3 +67,29 @@ def test_window_of_remembered_calls_is_bounded() -> None:
     for name in "xyz":
         commit_all(index, call("a", dedup_id=name))
     assert [index.answer(name) for name in "xyz"] == [None, (2,), (3,)]
+
+
+def test_columns_of_several_calls_are_laid_end_to_end() -> None:
+    """Calls with and without keys and headers share one frame, and each record keeps its own."""
+    records = [
+        [Record(b"1", b"", {"h": "1"}), Record(b"22")],
+        [Record(b"")],
+        [Record(b"333", b"key"), Record(b"4"), Record(b"5", b"k2", {"a": "b"})],
+    ]
+    plan = CommitPlan(LogIndex(10))
+    for stream, rows in zip("aba", records, strict=True):
+        plan.add(encode_call([(stream, rows, None)], None, False, LogSettings()))
+    body = plan.encode(plan.stream_of_record())
+    header, _buffers = build_frame(
+        COMMIT, body, log_id=1, segment=1, offset=64, first_position=1, record_count=6, time_ns=0, chain=0
+    )
+    commit = Commit(header, body)
+    found = [(one.stream, Record(one.value, one.key, dict(one.headers))) for one in map(commit.record, range(6))]
+    expected = [(stream, row) for stream, rows in zip("aba", records, strict=True) for row in rows]
+    assert found == [(stream, Record(row.value, row.key, dict(row.headers))) for stream, row in expected]
+
+
+def test_one_record_is_encoded_as_many_are() -> None:
+    """The short way for calls of one record makes the same columns as the way for many."""
+    for record in (Record(b"v"), Record(b""), Record(b"v", b"k"), Record(b"v", b"", {"a": "b"}), Record(b"v", b"", {})):
+        assert _one_row("a", [record], 3) == _rows("a", [record], 3)

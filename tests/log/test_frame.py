@@ -10,6 +10,7 @@ from mainstem.log.frame import (
     ALIGNMENT,
     COMMIT,
     HEADER_BYTES,
+    Column,
     Commit,
     build_frame,
     encode_commit,
@@ -41,11 +42,11 @@ def test_commit_round_trip(
     """What goes into a commit's body comes out of it, record by record."""
     names = list(dict.fromkeys(row[0] for row in rows))
     body = encode_commit(
-        [name.encode() for name in names],
+        names,
         [names.index(row[0]) for row in rows],
-        [row[1] for row in rows],
-        [encode_headers(row[2]) for row in rows],
-        [row[3] for row in rows],
+        Column.of([row[1] for row in rows]),
+        Column.of([encode_headers(row[2]) for row in rows]),
+        Column.of([row[3] for row in rows]),
         calls,
     )
     header, buffers = build_frame(COMMIT, body, record_count=len(rows), **IDENTITY)
@@ -58,7 +59,7 @@ def test_commit_round_trip(
         for i in range(len(rows))
     ] == rows
     assert [commit.record(i).position for i in range(len(rows))] == list(range(10, 10 + len(rows)))
-    assert commit.calls == calls
+    assert commit.calls == dict(calls)
     wanted = [name == names[0] for name in names]
     assert list(commit.rows_of(wanted)) == [i for i, row in enumerate(rows) if row[0] == names[0]]
 

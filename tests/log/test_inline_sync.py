@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from pathlib import Path
@@ -50,3 +51,48 @@ async def _until_inline(on_the_loop: list[bool], log: EmbeddedLog) -> bool:
         if on_the_loop[-1]:
             return True
     return False
+
+
+def test_a_lone_appender_that_never_waits_lets_others_run() -> None:
+    """Appends in an endless loop, each committed in its own turn, still give the event loop to others."""
+
+    async def scenario() -> None:
+        log = await open_log(DIRECTORY, disk=SimulatedDisk(), settings=slow_settings())
+        going = True
+
+        async def stop() -> None:
+            nonlocal going
+            await asyncio.sleep(0)
+            going = False
+
+        stopping = asyncio.ensure_future(stop())
+        count = 0
+        while going:
+            await log.append("a", [Record(b"x")])
+            count += 1
+            assert count < 1000, "nobody else had a turn"
+        await stopping
+        await log.close()
+
+    run(scenario())
+
+
+def test_two_appenders_find_each_other() -> None:
+    """Callers who commit in their own turn share commits once there are two of them: nobody pays for two syncs."""
+
+    async def scenario() -> None:
+        log = await open_log(DIRECTORY, disk=SimulatedDisk(), settings=slow_settings())
+        for _turn in range(40):
+            await log.append("a", [Record(b"x")])
+        alone = log.sync_count
+        assert alone == 40
+
+        async def many(stream: str) -> None:
+            for _turn in range(500):
+                await log.append(stream, [Record(b"x")])
+
+        await asyncio.gather(many("a"), many("b"))
+        assert log.sync_count - alone < 700
+        await log.close()
+
+    run(scenario())

@@ -13,7 +13,7 @@ from mainstem.log.embedded.writer import InlinePolicy, WriterThread
 
 def test_lone_call_on_a_fast_disk_is_inline() -> None:
     """One caller and fast syncs: inline. Two callers: not."""
-    policy = InlinePolicy(0.002)
+    policy = InlinePolicy(0.002, 8)
     policy.observe(0.0002, 1)
     assert policy.allows(1)
     assert not policy.allows(2)
@@ -21,7 +21,7 @@ def test_lone_call_on_a_fast_disk_is_inline() -> None:
 
 def test_one_slow_sync_ends_it_until_the_disk_is_fast_for_a_while() -> None:
     """After a slow sync, so many fast ones are demanded before inline is tried again; each relapse demands more."""
-    policy = InlinePolicy(0.002, probation_syncs=4)
+    policy = InlinePolicy(0.002, 8, probation_syncs=4)
     needed = []
     for _relapse in range(3):
         policy.observe(0.05, 1)
@@ -35,7 +35,7 @@ def test_one_slow_sync_ends_it_until_the_disk_is_fast_for_a_while() -> None:
 
 def test_a_call_commits_at_once_only_where_nobody_joined_of_late() -> None:
     """After a streak of lone commits a lone caller need not wait for others; a shared or a slow one ends it."""
-    policy = InlinePolicy(0.002)
+    policy = InlinePolicy(0.002, 8)
     for _ in range(8):
         assert not policy.allows_at_once(1)
         policy.observe(0.0002, 1)

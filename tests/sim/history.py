@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from mainstem.log import (
@@ -255,6 +256,7 @@ class History:
 
     def __init__(self, seed: int, loop: SeededLoop) -> None:
         self.random = random.Random(f"history {seed}")
+        self._settings_random = random.Random(f"settings {seed}")
         self.seed = seed
         self.loop = loop
         self.oracle = Oracle()
@@ -300,23 +302,25 @@ class History:
 
     async def _open(self, life: int) -> EmbeddedLog:
         """Open the log, perhaps dying once or twice in the middle of it; then judge what it shows."""
+        # Whether lone calls are committed in their caller's own turn is a matter of the load, so of chance here.
+        settings = msgspec.structs.replace(SETTINGS, alone_after_commits=self._settings_random.choice((0, 1, 1000)))
         for attempt in range(self.random.choice((0, 0, 1, 2))):
             self.disk.cut_power_after(self.random.randint(0, 14))
             try:
-                log = await open_log(DIRECTORY, disk=self.disk, clock=self.clock, settings=SETTINGS)
+                log = await open_log(DIRECTORY, disk=self.disk, clock=self.clock, settings=settings)
             except OSError:
                 self.story.append("died opening")
                 self._next_process(f"open {life} {attempt}")
             else:
                 self._next_process(f"opened {life} {attempt}")
                 await _bury(log)
-        log = await open_log(DIRECTORY, disk=self.disk, clock=self.clock, settings=SETTINGS)
+        log = await open_log(DIRECTORY, disk=self.disk, clock=self.clock, settings=settings)
         records = await _read_all(log)
         if self._violation is not None:
             raise self._violation
         self.oracle.judge(records)
         after = self.disk.crash(keep_none)
-        again = await open_log(DIRECTORY, disk=after, clock=self.clock, settings=SETTINGS)
+        again = await open_log(DIRECTORY, disk=after, clock=self.clock, settings=settings)
         if await _read_all(again) != records:
             raise OracleError("what recovery showed was gone after a power cut")
         await again.close()

@@ -52,6 +52,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import accumulate
 
 import msgspec
@@ -194,10 +195,31 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
     return _encode_json(headers if type(headers) is dict else dict(headers))
 
 
-def _offsets(parts: Sequence[bytes]) -> bytes:
-    if len(parts) == 1:
-        return _ONE_ROW.pack(0, len(parts[0]))
-    return array("i", accumulate(map(len, parts), initial=0)).tobytes()
+class Column(msgspec.Struct, frozen=True, gc=False):
+    """Byte strings, one a record, laid end to end.
+
+    Attributes:
+        lengths: The length of each.
+        data: All of them, joined.
+    """
+
+    lengths: Sequence[int]
+    data: bytes
+
+    @classmethod
+    def of(cls, parts: Sequence[bytes]) -> Column:
+        """Return a column of these byte strings."""
+        return cls(tuple(map(len, parts)), b"".join(parts))
+
+    def encode(self) -> bytes:
+        """Return offsets and data, each padded to 8 bytes."""
+        lengths, data = self.lengths, self.data
+        if len(lengths) == 1:  # eight bytes of offsets need no padding
+            offsets = _ONE_ROW.pack(0, len(data))
+        else:
+            offsets = _padded(array("i", accumulate(lengths, initial=0)).tobytes())
+        missing = -len(data) % 8
+        return offsets + data + _PADDING[missing] if missing else offsets + data
 
 
 def _padded(data: bytes) -> bytes:
@@ -205,32 +227,53 @@ def _padded(data: bytes) -> bytes:
     return data + _PADDING[missing] if missing else data
 
 
+def _names(names: Sequence[str]) -> tuple[int, bytes]:
+    column = Column.of([name.encode() for name in names])
+    return len(column.data), column.encode()
+
+
+@lru_cache(maxsize=4096)
+def _one_name(name: str) -> tuple[int, bytes]:
+    return _names((name,))
+
+
 def encode_commit(
-    names: Sequence[bytes],
+    names: Sequence[str],
     stream_of_record: Sequence[int],
-    keys: Sequence[bytes],
-    headers: Sequence[bytes],
-    values: Sequence[bytes],
+    keys: Column | None,
+    headers: Column | None,
+    values: Column,
     calls: Sequence[tuple[str, tuple[int, ...]]],
 ) -> bytes:
-    """Return a commit's body. The four sequences by record have the same length; ``names`` are the distinct streams."""
-    name_data = b"".join(names)
-    key_data = b"".join(keys)
-    header_data = b"".join(headers)
+    """Return a commit's body.
+
+    Args:
+        names: The distinct streams.
+        stream_of_record: Index of each record's stream among them; not looked at where there is one.
+        keys: The records' keys; ``None`` where none has one.
+        headers: Their encoded headers; ``None`` where none has any.
+        values: Their values.
+        calls: The calls with a ``dedup_id``, with the last position of each of their appends.
+    """
+    name_bytes, name_column = _one_name(names[0]) if len(names) == 1 else _names(names)
     call_data = _encode_json(calls) if calls else b""
     parts = [
-        _SIZES.pack(len(names), len(name_data), len(key_data), len(header_data), len(call_data)),
-        _padded(_offsets(names)),
-        _padded(name_data),
+        _SIZES.pack(
+            len(names),
+            name_bytes,
+            len(keys.data) if keys is not None else 0,
+            len(headers.data) if headers is not None else 0,
+            len(call_data),
+        ),
+        name_column,
     ]
     if len(names) > 1:
         parts.append(_padded(array("i", stream_of_record).tobytes()))
-    if key_data:
-        parts += (_padded(_offsets(keys)), _padded(key_data))
-    if header_data:
-        parts += (_padded(_offsets(headers)), _padded(header_data))
-    value_data = b"".join(values)
-    parts += (_padded(_offsets(values)), value_data, _PADDING[-len(value_data) % 8], call_data)
+    if keys is not None and keys.data:
+        parts.append(keys.encode())
+    if headers is not None and headers.data:
+        parts.append(headers.encode())
+    parts += (values.encode(), call_data)
     return b"".join(parts)
 
 
@@ -295,7 +338,7 @@ class Commit:
                 str(view[names_at + name_offsets[i] : names_at + name_offsets[i + 1]], "utf-8")
                 for i in range(stream_count)
             ]
-        self._stream_of_record = column(count) if stream_count > 1 else None
+        self._stream_of_record = column(count) if stream_count > 1 else ()
         self._key_offsets = column(count + 1) if key_bytes else None
         self._keys_at = data(key_bytes) if key_bytes else 0
         self._header_offsets = column(count + 1) if header_bytes else None
@@ -313,28 +356,28 @@ class Commit:
         return self._names
 
     @property
-    def stream_of_record(self) -> Sequence[int] | None:
-        """Index in :attr:`names` of each record's stream; ``None`` where there is one stream."""
+    def stream_of_record(self) -> Sequence[int]:
+        """Index in :attr:`names` of each record's stream; empty where there is one stream."""
         if not self._at:
             self._decode()
         return self._stream_of_record
 
     @property
-    def calls(self) -> list[tuple[str, tuple[int, ...]]]:
+    def calls(self) -> dict[str, tuple[int, ...]]:
         """The calls with a ``dedup_id``, with the last position of each of their appends."""
         if not self._at:
             self._decode()
-        return _decode_calls(self._body[self._at :]) if self._at < len(self._body) else []
+        return dict(_decode_calls(self._body[self._at :])) if self._at < len(self._body) else {}
 
     def stream(self, row: int) -> str:
         """Return the stream of one record, by its row from 0."""
         index = self.stream_of_record
-        return self.names[index[row] if index is not None else 0]
+        return self.names[index[row] if index else 0]
 
     def rows_of(self, wanted: Sequence[bool]) -> Sequence[int]:
         """Return the rows whose stream's index is marked in ``wanted``, in order."""
         indices = self.stream_of_record
-        if indices is None:
+        if not indices:
             return range(self.record_count) if wanted[0] else ()
         return [row for row, index in enumerate(indices) if wanted[index]]
 

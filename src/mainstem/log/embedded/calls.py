@@ -6,48 +6,90 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
+import msgspec
+
 from mainstem.base.errors import InvalidArgumentError
 from mainstem.base.names import check_stream
-from mainstem.log.contract import Record
+from mainstem.log.contract import NO_HEADERS, Record
 from mainstem.log.embedded.layout import LogSettings
-from mainstem.log.frame import encode_headers
+from mainstem.log.errors import LogError
+from mainstem.log.frame import Column, encode_headers
 
 Answer = tuple[int, ...]
 """The last position of each append of a call."""
-
-Columns = tuple[str, Sequence[bytes], Sequence[bytes], Sequence[bytes], int | None]
-"""One append as it is stored: stream, keys, headers, values; and the expected position."""
 
 _RECORD_OVERHEAD_BYTES = 16
 _DEDUP_ID_MAX_CHARS = 255
 
 
-class Call:
-    """A call that waits for its commit.
+class Block(msgspec.Struct, frozen=True, gc=False):
+    """One append of a call, as columns: what the disk gets, made before the call waits.
 
     Attributes:
-        appends: Its appends, encoded.
+        stream: Its stream.
+        expected_position: What the caller expects of the stream, or ``None``.
+        record_count: Number of records.
+        values: Their values.
+        keys: Their keys; ``None`` where none has one.
+        headers: Their encoded headers; ``None`` where none has any.
+    """
+
+    stream: str
+    expected_position: int | None
+    record_count: int
+    values: Column
+    keys: Column | None
+    headers: Column | None
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of values, keys and headers."""
+        size = len(self.values.data)
+        if self.keys is not None:
+            size += len(self.keys.data)
+        if self.headers is not None:
+            size += len(self.headers.data)
+        return size
+
+
+class Call:
+    """A call of ``append`` or ``append_many``, and what becomes of it.
+
+    Attributes:
+        blocks: Its appends.
         dedup_id: Names the call; empty for none.
         size_bytes: Bytes of values, keys and headers, with a little for each record.
         use_reserve: Whether it may use the space that is kept back.
-        future: Gets the call's answer.
+        answer: What it is to be answered once its commit is durable.
+        error: Or why it was refused.
+        future: Tells the caller, where one waits; ``None`` while nobody does.
     """
 
-    __slots__ = ("appends", "dedup_id", "future", "size_bytes", "use_reserve")
+    __slots__ = ("answer", "blocks", "dedup_id", "error", "future", "size_bytes", "use_reserve")
 
-    def __init__(
-        self,
-        appends: Sequence[Columns],
-        dedup_id: str,
-        size_bytes: int,
-        use_reserve: bool,
-        future: asyncio.Future[Answer],
-    ) -> None:
-        self.appends = appends
+    def __init__(self, blocks: Sequence[Block], dedup_id: str, size_bytes: int, use_reserve: bool) -> None:
+        self.blocks = blocks
         self.dedup_id = dedup_id
         self.size_bytes = size_bytes
         self.use_reserve = use_reserve
-        self.future = future
+        self.answer: Answer = ()
+        self.error: LogError | None = None
+        self.future: asyncio.Future[Answer] | None = None
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether its caller has gone."""
+        return self.future is not None and self.future.done()
+
+    def settle(self) -> None:
+        """Tell the caller what became of the call."""
+        future = self.future
+        if future is None or future.done():
+            return  # written in the caller's own turn, or its caller was cancelled
+        if self.error is not None:
+            future.set_exception(self.error)
+        else:
+            future.set_result(self.answer)
 
 
 def encode_call(
@@ -55,7 +97,6 @@ def encode_call(
     dedup_id: str | None,
     use_reserve: bool,
     settings: LogSettings,
-    future: asyncio.Future[Answer],
 ) -> Call:
     """Return a call from streams, records and expected positions.
 
@@ -63,25 +104,16 @@ def encode_call(
         InvalidArgumentError: A name, a value or a size is outside its limits.
         TypeError: A header is no string.
     """
-    encoded: list[Columns] = []
+    blocks: list[Block] = []
     size = count = 0
     for stream, records, expected_position in appends:
         check_stream(stream)
-        if len(records) == 1:  # by far the most frequent call: what is done for columns costs it more than all else
-            record = records[0]
-            value, key = record.value, record.key
-            if type(value) is not bytes or type(key) is not bytes:
-                _refuse_types(stream, {type(value), type(key)})
-            header = encode_headers(record.headers) if record.headers else b""
-            count += 1
-            size += len(value) + len(key) + len(header)
-            encoded.append((stream, (key,), (header,), (value,), expected_position))
-        else:
-            keys, headers, values = _columns(stream, records)
-            count += len(values)
-            size += sum(map(len, values)) + sum(map(len, keys)) + sum(map(len, headers))
-            encoded.append((stream, keys, headers, values, expected_position))
-    if not encoded:
+        make = _one_row if len(records) == 1 else _rows
+        block = make(stream, records, expected_position)
+        count += block.record_count
+        size += block.size_bytes
+        blocks.append(block)
+    if not blocks:
         raise InvalidArgumentError("append_many() needs one or more appends. Nothing was written.")
     if size > settings.append_max_bytes or count > settings.append_max_records:
         raise InvalidArgumentError(
@@ -91,7 +123,7 @@ def encode_call(
         )
     if dedup_id is not None:
         _check_dedup_id(dedup_id)
-    return Call(encoded, dedup_id or "", size + count * _RECORD_OVERHEAD_BYTES, use_reserve, future)
+    return Call(blocks, dedup_id or "", size + count * _RECORD_OVERHEAD_BYTES, use_reserve)
 
 
 def _check_dedup_id(dedup_id: str) -> None:
@@ -106,14 +138,41 @@ def _check_dedup_id(dedup_id: str) -> None:
         )
 
 
-def _columns(stream: str, records: Sequence[Record]) -> tuple[list[bytes], list[bytes], list[bytes]]:
-    keys = [record.key for record in records]
+def _one_row(stream: str, records: Sequence[Record], expected_position: int | None) -> Block:
+    """The same as :func:`_rows`, for by far the most frequent call: what is done for columns costs it more than all
+    else.
+    """
+    record = records[0]
+    value, key = record.value, record.key
+    if type(value) is not bytes or type(key) is not bytes:
+        _refuse_types(stream, {type(value), type(key)})
+    header = encode_headers(record.headers) if record.headers is not NO_HEADERS else b""
+    return Block(
+        stream,
+        expected_position,
+        1,
+        Column((len(value),), value),
+        Column((len(key),), key) if key else None,
+        Column((len(header),), header) if header else None,
+    )
+
+
+def _rows(stream: str, records: Sequence[Record], expected_position: int | None) -> Block:
     values = [record.value for record in records]
     if not values:
         raise InvalidArgumentError(f"stream {stream!r}: an append has one or more records. Nothing was written.")
+    keys = [record.key for record in records]
+    headers = [record.headers for record in records]
     if (types := {*map(type, values), *map(type, keys)}) != {bytes}:
         _refuse_types(stream, types)
-    return keys, [encode_headers(record.headers) if record.headers else b"" for record in records], values
+    return Block(
+        stream,
+        expected_position,
+        len(values),
+        Column.of(values),
+        Column.of(keys) if any(keys) else None,
+        Column.of([encode_headers(one) for one in headers]) if any(headers) else None,
+    )
 
 
 def _refuse_types(stream: str, types: set[type]) -> NoReturn:

@@ -2,118 +2,120 @@
 
 from __future__ import annotations
 
-from mainstem.log.embedded.calls import Answer, Call
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+from mainstem.log.embedded.calls import Answer, Block, Call
 from mainstem.log.embedded.index import LogIndex
-from mainstem.log.errors import NotWrittenError, PositionConflictError
-from mainstem.log.frame import encode_commit
+from mainstem.log.errors import PositionConflictError
+from mainstem.log.frame import Column, encode_commit
 
 
 class CommitPlan:
-    """The content of one commit, and what each call that it considered is to be answered once it is durable.
+    """The content of one commit; each call that it took in knows what it is to be told once that is durable.
 
     Attributes:
-        accepted: Calls whose records are in the commit, with their answers.
-        refused: Calls that do not fit the state that the commit leaves, with the error.
-        repeated: Calls that were answered before, or are by this commit, with that answer.
+        calls: The calls it considered: accepted, refused, or answered before.
+        accepted_count: How many of them have records in the commit.
         first_position: Position of the commit's first record.
-        record_count: Number of records in the commit; 0 where nothing needs to be written.
-        stream_of_record: Index in :attr:`names` of each record's stream.
+        named: The accepted calls with a ``dedup_id``, with their answers.
     """
 
-    __slots__ = (
-        "_headers",
-        "_index",
-        "_keys",
-        "_last",
-        "_names",
-        "_next_position",
-        "_own_answers",
-        "_values",
-        "accepted",
-        "first_position",
-        "record_count",
-        "refused",
-        "repeated",
-        "stream_of_record",
-    )
+    __slots__ = ("_blocks", "_index", "_last", "_next_position", "accepted_count", "calls", "first_position", "named")
 
     def __init__(self, index: LogIndex) -> None:
         self._index = index
         self.first_position = self._next_position = index.end_position + 1
-        self._names: dict[str, int] = {}
         self._last: dict[str, int] = {}
-        self._own_answers: dict[str, Answer] = {}
-        self.stream_of_record: list[int] = []
-        self._keys: list[bytes] = []
-        self._headers: list[bytes] = []
-        self._values: list[bytes] = []
-        self.accepted: list[tuple[Call, Answer]] = []
-        self.refused: list[tuple[Call, NotWrittenError]] = []
-        self.repeated: list[tuple[Call, Answer]] = []
-        self.record_count = 0
+        self._blocks: list[Block] = []
+        self.calls: list[Call] = []
+        self.accepted_count = 0
+        self.named: dict[str, Answer] = {}
+
+    @property
+    def record_count(self) -> int:
+        """Number of records in the commit; 0 where nothing needs to be written."""
+        return self._next_position - self.first_position
 
     def add(self, call: Call) -> None:
         """Take a call in: accepted, refused or repeated.
 
         The repeat is looked at first: a retry must not conflict with itself.
         """
+        self.calls.append(call)
         if call.dedup_id:
-            earlier = self._index.answer(call.dedup_id) or self._own_answers.get(call.dedup_id)
+            earlier = self._index.answer(call.dedup_id) or self.named.get(call.dedup_id)
             if earlier is not None:
-                self.repeated.append((call, earlier))
+                call.answer = earlier
                 return
-        conflict = self._conflict(call)
-        if conflict is not None:
-            self.refused.append((call, conflict))
-            return
-        answer = self._take(call)
-        self.accepted.append((call, answer))
-        if call.dedup_id:
-            self._own_answers[call.dedup_id] = answer
-
-    def _last_position(self, stream: str) -> int:
-        position = self._last.get(stream)
-        return self._index.last_position(stream) if position is None else position
+        call.error = self._conflict(call)
+        if call.error is None:
+            self._take(call)
 
     def _conflict(self, call: Call) -> PositionConflictError | None:
-        for stream, _keys, _headers, _values, expected in call.appends:
-            if expected is not None and (actual := self._last_position(stream)) != expected:
-                return PositionConflictError(stream, expected, actual)
+        for block in call.blocks:
+            expected = block.expected_position
+            if expected is not None:
+                actual = self._last.get(block.stream)
+                if actual is None:
+                    actual = self._index.last_position(block.stream)
+                if actual != expected:
+                    return PositionConflictError(block.stream, expected, actual)
         return None
 
-    def _take(self, call: Call) -> Answer:
+    def _take(self, call: Call) -> None:
         answer = []
-        names = self._names
-        for stream, keys, headers, values, _expected in call.appends:
-            index = names.setdefault(stream, len(names))
-            count = len(values)
-            self.stream_of_record += (index,) * count
-            self._keys += keys
-            self._headers += headers
-            self._values += values
-            self._next_position += count
-            self._last[stream] = self._next_position - 1
-            answer.append(self._next_position - 1)
-        self.record_count = self._next_position - self.first_position
-        return tuple(answer)
+        position = self._next_position - 1
+        for block in call.blocks:
+            position += block.record_count
+            self._last[block.stream] = position
+            answer.append(position)
+        self._next_position = position + 1
+        self._blocks += call.blocks
+        self.accepted_count += 1
+        call.answer = tuple(answer)
+        if call.dedup_id:
+            self.named[call.dedup_id] = call.answer
 
     @property
     def names(self) -> list[str]:
         """The distinct streams, in the order in which they came."""
-        return list(self._names)
+        return list(self._last)
 
-    @property
-    def calls(self) -> list[tuple[str, Answer]]:
-        """The calls with a ``dedup_id``, with their answers."""
-        return list(self._own_answers.items())
+    def stream_of_record(self) -> Sequence[int]:
+        """Return the index in :attr:`names` of each record's stream; empty where there is one stream."""
+        if len(self._last) == 1:
+            return ()
+        index = {name: number for number, name in enumerate(self._last)}
+        return list(chain.from_iterable((index[block.stream],) * block.record_count for block in self._blocks))
 
-    def encode(self) -> bytes:
+    def encode(self, stream_of_record: Sequence[int]) -> bytes:
         """Return the commit's body."""
+        blocks = self._blocks
+        if len(blocks) == 1:
+            block = blocks[0]
+            keys, headers, values = block.keys, block.headers, block.values
+        else:
+            keys = _joined([(block.keys, block.record_count) for block in blocks])
+            headers = _joined([(block.headers, block.record_count) for block in blocks])
+            values = Column(
+                list(chain.from_iterable(block.values.lengths for block in blocks)),
+                b"".join([block.values.data for block in blocks]),
+            )
         return encode_commit(
-            [name.encode() for name in self._names],
-            self.stream_of_record,
-            self._keys,
-            self._headers,
-            self._values,
-            self.calls,
+            self.names,
+            stream_of_record,
+            keys,
+            headers,
+            values,
+            list(self.named.items()) if self.named else (),
         )
+
+
+def _joined(columns: Sequence[tuple[Column | None, int]]) -> Column | None:
+    """Return columns, each of so many records, as one; those that are missing stand for empty ones."""
+    present = [column.data for column, _count in columns if column is not None]
+    if not present:
+        return None
+    lengths: Iterable[Sequence[int]] = ((0,) * count if column is None else column.lengths for column, count in columns)
+    return Column(list(chain.from_iterable(lengths)), b"".join(present))

@@ -24,7 +24,7 @@ from mainstem.log.embedded.recovery import Recovered, TornTail
 from mainstem.log.embedded.segment import OpenSegment, allocate, begin, write_end_mark
 from mainstem.log.embedded.store import CommitStore
 from mainstem.log.embedded.writer import InlinePolicy, WriterThread
-from mainstem.log.errors import AppendOutcomeUnknownError, LogClosedError, LogError, LogFullError
+from mainstem.log.errors import AppendOutcomeUnknownError, LogClosedError, LogFullError
 from mainstem.log.frame import (
     CLEAN_END,
     COMMIT,
@@ -39,6 +39,10 @@ _logger = logging.getLogger(__name__)
 
 _SEGMENT_OVERHEAD_BYTES = 1024
 _TAIL_BATCH_RECORDS = 1000
+_TURN_S = 0.0005
+"""Callers who never have to wait give others a turn of the event loop this often."""
+_CALL_S = _TURN_S / 16
+"""What a call counts for in that, beside its sync."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """What can pass: no space, no descriptor or no memory for a new segment, before anything was written of it."""
 
@@ -74,11 +78,12 @@ class EmbeddedLog:
         self._pid = os.getpid()
         self._queue: deque[Call] = deque()
         self._budget = ByteBudget(settings.pending_max_bytes)
-        self._inline = InlinePolicy(settings.inline_sync_max_s)
+        self._inline = InlinePolicy(settings.inline_sync_max_s, settings.alone_after_commits)
         self._writer = WriterThread(self._loop, "mainstem-log")
         self._busy = False
         self._flush_due = False
         self._callers = 0
+        self._kept_loop_s = 0.0
         self._failure: BaseException | None = None
         self._closing = False
         self._closed = False
@@ -172,59 +177,50 @@ class EmbeddedLog:
         use_reserve: bool = False,
     ) -> int:
         """Append to one stream; see :meth:`mainstem.log.contract.Log.append`."""
-        call = self._call(((stream, records, expected_position),), dedup_id, use_reserve)
-        if not self._budget.take_now(call.size_bytes):
-            await self._wait_for_memory(call)
-        self._callers += 1
-        try:
-            if self._enqueue(call):
-                await asyncio.sleep(0)
-            return (await call.future)[-1]
-        finally:
-            self._callers -= 1
+        return (await self._append(((stream, records, expected_position),), dedup_id, use_reserve))[-1]
 
     async def append_many(
         self, appends: Sequence[Append], *, dedup_id: str | None = None, use_reserve: bool = False
     ) -> tuple[int, ...]:
         """Append to several streams at once; see :meth:`mainstem.log.contract.Log.append_many`."""
-        # The same as above, and not shared with it: one coroutine more would cost an append a tenth.
-        call = self._call(
+        return await self._append(
             [(item.stream, item.records, item.expected_position) for item in appends], dedup_id, use_reserve
         )
-        if not self._budget.take_now(call.size_bytes):
-            await self._wait_for_memory(call)
+
+    async def _append(
+        self, appends: Sequence[tuple[str, Sequence[Record], int | None]], dedup_id: str | None, use_reserve: bool
+    ) -> Answer:
+        self._check_open()
+        call = encode_call(appends, dedup_id, use_reserve, self._settings)
         self._callers += 1
         try:
-            if self._enqueue(call):
-                await asyncio.sleep(0)
-            return await call.future
+            if self._may_commit_alone() and self._commit_alone(call):
+                if self._owes_a_turn():
+                    await asyncio.sleep(0)
+            else:
+                await self._commit_with_others(call)
         finally:
             self._callers -= 1
+        if call.error is not None:
+            raise call.error
+        return call.answer
 
-    def _call(
-        self, appends: Sequence[tuple[str, Sequence[Record], int | None]], dedup_id: str | None, use_reserve: bool
-    ) -> Call:
-        self._check_open()
-        return encode_call(appends, dedup_id, use_reserve, self._settings, self._loop.create_future())
+    async def _commit_with_others(self, call: Call) -> None:
+        if not self._budget.take_now(call.size_bytes):
+            await self._wait_for_memory(call)
+        call.future = self._loop.create_future()
+        self._queue.append(call)
+        if not self._busy and not self._flush_due:
+            self._flush_due = True
+            self._idle.clear()
+            self._loop.call_soon(self._flush)
+        await call.future
 
     async def _wait_for_memory(self, call: Call) -> None:
         await self._budget.take(call.size_bytes)
         if self._failure is not None or self._closing:
             self._budget.give_back(call.size_bytes)
             self._check_open()
-
-    def _enqueue(self, call: Call) -> bool:
-        """Let a call wait for its commit; tell whether that was written at once, so that others are owed a turn."""
-        self._queue.append(call)
-        if self._busy or self._flush_due:
-            return False
-        self._idle.clear()
-        if self._inline.allows_at_once(self._callers):
-            self._flush()
-            return True
-        self._flush_due = True
-        self._loop.call_soon(self._flush)
-        return False
 
     def _check_open(self) -> None:
         if self._failure is not None:
@@ -243,21 +239,49 @@ class EmbeddedLog:
 
     # ---- committing: one frame at a time; while it is written, the next one's calls gather
 
+    def _may_commit_alone(self) -> bool:
+        """Tell whether a call need not wait for the loop's next turn, where others could join it."""
+        return not (self._busy or self._flush_due or self._queue) and self._inline.allows_at_once(self._callers)
+
+    def _commit_alone(self, call: Call) -> bool:
+        """Commit one call in its caller's own turn, without a future or a hand-over; ``False`` where it needs more."""
+        plan = CommitPlan(self._index)
+        plan.add(call)
+        if plan.record_count == 0:
+            return True
+        rows = plan.stream_of_record()
+        body = plan.encode(rows)
+        if frame_bytes(len(body)) > self._room_bytes(plan.calls):
+            return False
+        self._write_inline(plan, rows, body)
+        return True
+
+    def _owes_a_turn(self) -> bool:
+        """Tell whether callers who never had to wait have kept the event loop to themselves for long enough."""
+        self._kept_loop_s += _CALL_S
+        if self._kept_loop_s < _TURN_S:
+            return False
+        self._kept_loop_s = 0.0
+        return True
+
     def _flush(self) -> None:
         self._flush_due = False
         while self._queue and not self._busy and self._failure is None:
             calls = self._take_calls()
+            plan = CommitPlan(self._index)
             try:
-                plan, body = self._plan(calls)
+                for call in calls:
+                    plan.add(call)
+                rows = plan.stream_of_record()
+                body = plan.encode(rows) if plan.record_count else b""
             except Exception as error:
                 self._queue.extendleft(reversed(calls))
                 self._poison(error, None)
                 raise
             if plan.record_count == 0:
                 self._answer(plan)
-                continue
-            if frame_bytes(len(body)) <= self._room_bytes(calls):
-                self._write(plan, body)
+            elif frame_bytes(len(body)) <= self._room_bytes(calls):
+                self._write(plan, rows, body)
             elif self._full():
                 self._refuse_for_lack_of_room(calls)
             else:
@@ -266,19 +290,13 @@ class EmbeddedLog:
         if not self._queue and not self._busy:
             self._idle.set()
 
-    def _plan(self, calls: Sequence[Call]) -> tuple[CommitPlan, bytes]:
-        plan = CommitPlan(self._index)
-        for call in calls:
-            plan.add(call)
-        return plan, plan.encode() if plan.record_count else b""
-
     def _take_calls(self) -> list[Call]:
         """Take waiting calls for one frame; those whose caller has gone are dropped, wholly absent."""
         calls: list[Call] = []
         size = 0
         while self._queue and (not calls or size + self._queue[0].size_bytes <= self._settings.commit_max_bytes):
             call = self._queue.popleft()
-            if call.future.done():
+            if call.abandoned:
                 self._budget.give_back(call.size_bytes)
                 continue
             calls.append(call)
@@ -298,31 +316,21 @@ class EmbeddedLog:
         favoured = [call for call in calls if call.use_reserve]
         refused = calls if len(favoured) == len(calls) else [call for call in calls if not call.use_reserve]
         for call in refused:
-            self._settle(
-                call,
-                error=LogFullError(
-                    f"{self._directory}: the disk has no room for a further segment of "
-                    f"{self._settings.segment_bytes(self._active.number + 1)} bytes. Nothing was written; "
-                    "reading goes on.",
-                    try_command=f"df -h {self._directory}",
-                ),
+            call.error = LogFullError(
+                f"{self._directory}: the disk has no room for a further segment of "
+                f"{self._settings.segment_bytes(self._active.number + 1)} bytes. Nothing was written; "
+                "reading goes on.",
+                try_command=f"df -h {self._directory}",
             )
+            self._settle(call)
         if refused is not calls:
             self._queue.extendleft(reversed(favoured))
 
-    def _write(self, plan: CommitPlan, body: bytes) -> None:
-        active = self._active
-        header, buffers = active.next_frame(COMMIT, body, plan.first_position, plan.record_count, self._clock.time_ns())
-        if self._inline.allows(len(plan.accepted)) and not self._queue:
-            try:
-                sync_s = self._write_and_sync(active.file, header.offset, buffers)
-            except BaseException as error:
-                self._poison(error, plan)
-                if not isinstance(error, Exception):
-                    raise  # an interrupt: the caller's business, once everyone who waits was told
-            else:
-                self._committed(plan, header, body, sync_s)
+    def _write(self, plan: CommitPlan, rows: Sequence[int], body: bytes) -> None:
+        if self._inline.allows(plan.accepted_count) and not self._queue:
+            self._write_inline(plan, rows, body)
             return
+        file, (header, buffers) = self._active.file, self._next_frame(plan, body)
         self._busy = True
 
         def done(sync_s: float, error: BaseException | None) -> None:
@@ -330,10 +338,25 @@ class EmbeddedLog:
             if error is not None:
                 self._poison(error, plan)
             else:
-                self._committed(plan, header, body, sync_s)
+                self._committed(plan, rows, header, body, sync_s)
             self._flush()
 
-        self._writer.submit(lambda: self._write_and_sync(active.file, header.offset, buffers), done)
+        self._writer.submit(lambda: self._write_and_sync(file, header.offset, buffers), done)
+
+    def _write_inline(self, plan: CommitPlan, rows: Sequence[int], body: bytes) -> None:
+        header, buffers = self._next_frame(plan, body)
+        try:
+            sync_s = self._write_and_sync(self._active.file, header.offset, buffers)
+        except BaseException as error:
+            self._poison(error, plan)
+            if not isinstance(error, Exception):
+                raise  # an interrupt: the caller's business, once everyone who waits was told
+        else:
+            self._kept_loop_s += sync_s
+            self._committed(plan, rows, header, body, sync_s)
+
+    def _next_frame(self, plan: CommitPlan, body: bytes) -> tuple[FrameHeader, list[bytes]]:
+        return self._active.next_frame(COMMIT, body, plan.first_position, plan.record_count, self._clock.time_ns())
 
     def _write_and_sync(self, file: File, offset: int, buffers: Sequence[Buffer]) -> float:
         began_s = self._clock.monotonic_s()
@@ -349,76 +372,54 @@ class EmbeddedLog:
             raise
         return self._clock.monotonic_s() - began_s
 
-    def _committed(self, plan: CommitPlan, header: FrameHeader, body: bytes, sync_s: float) -> None:
-        self._active.head = header
+    def _committed(
+        self, plan: CommitPlan, rows: Sequence[int], header: FrameHeader, body: bytes, sync_s: float
+    ) -> None:
+        active = self._active
+        active.advance(header)
         self.sync_count += 1
-        self._inline.observe(sync_s, len(plan.accepted))
-        self._store.add(header, Commit(header, body, plan.names), plan.stream_of_record, plan.calls)
+        self._inline.observe(sync_s, plan.accepted_count)
+        self._store.add(header, Commit(header, body, plan.names), rows, plan.named)
         self._answer(plan)
         self._wake_tails()
-        self._prepare_spare()
+        if active.end_offset * 2 >= active.size_bytes:  # in good time, and not at the first record
+            self._prepare_spare()
 
     def _answer(self, plan: CommitPlan) -> None:
-        size = 0
-        for call, answer in plan.accepted:
-            size += call.size_bytes
-            if not call.future.done():  # else its caller was cancelled
-                call.future.set_result(answer)
-        self._budget.give_back(size)
-        for call, answer in plan.repeated:
-            self._settle(call, answer)
-        for call, error in plan.refused:
-            self._settle(call, error=error)
+        for call in plan.calls:
+            self._settle(call)
 
-    def _settle(self, call: Call, answer: Answer = (), error: LogError | None = None) -> None:
-        self._budget.give_back(call.size_bytes)
-        if call.future.done():
-            return  # its caller was cancelled
-        if error is not None:
-            call.future.set_exception(error)
-        else:
-            call.future.set_result(answer)
+    def _settle(self, call: Call) -> None:
+        if call.future is not None:  # else it is written in its caller's own turn, and took no memory
+            self._budget.give_back(call.size_bytes)
+            call.settle()
 
     def _poison(self, cause: BaseException, plan: CommitPlan | None) -> None:
         """End the log's life in this process: after a failed write or sync nobody can say what the disk holds."""
         self._failure = cause
         _logger.critical("log %s: a write failed, nothing more is accepted: %r", self._directory, cause)
         if plan is not None:
-            unknown = [call for call, _answer in plan.accepted]
-            # An answer to a repeat or a conflict may rest on this very commit, so it is as unknown.
-            unknown += [call for call, _answer in plan.repeated] + [call for call, _error in plan.refused]
-            for call in unknown:
-                self._settle(
-                    call,
-                    error=AppendOutcomeUnknownError(
-                        f"{self._directory}: writing at position {plan.first_position} failed ({cause}); the records "
-                        "may be there or not. Start the process again and retry with the same dedup_id.",
-                        try_command=f"mainstem log verify {self._directory}",
-                    ),
+            # Repeats and conflicts too: what they are told may rest on this very commit, so it is as unknown.
+            for call in plan.calls:
+                call.error = AppendOutcomeUnknownError(
+                    f"{self._directory}: writing at position {plan.first_position} failed ({cause}); the records "
+                    "may be there or not. Start the process again and retry with the same dedup_id.",
+                    try_command=f"mainstem log verify {self._directory}",
                 )
+                self._settle(call)
         while self._queue:
             call = self._queue.popleft()
-            self._settle(
-                call,
-                error=LogClosedError(f"{self._directory}: an earlier write failed ({cause}). Nothing was written."),
-            )
+            call.error = LogClosedError(f"{self._directory}: an earlier write failed ({cause}). Nothing was written.")
+            self._settle(call)
         self._wake_tails()
         self._idle.set()
 
     # ---- segments
 
     def _prepare_spare(self) -> None:
-        """Allocate the next segment in the background once half of this one is used."""
-        active = self._active
-        if (
-            active.head.end_offset * 2 < active.size_bytes
-            or self._spare is not None
-            or self._spare_task is not None
-            or self._full()
-            or self._closing
-        ):
-            return
-        self._spare_task = self._loop.create_task(self._allocate_spare(active.number + 1))
+        """Allocate the next segment in the background, unless that was done or is not possible."""
+        if self._spare is None and self._spare_task is None and not self._full() and not self._closing:
+            self._spare_task = self._loop.create_task(self._allocate_spare(self._active.number + 1))
 
     async def _allocate_spare(self, number: int) -> None:
         size = self._settings.segment_bytes(number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -54,8 +54,8 @@ class LogIndex:
         self,
         header: FrameHeader,
         names: Sequence[str],
-        stream_of_record: Sequence[int] | None,
-        calls: Iterable[tuple[str, tuple[int, ...]]],
+        stream_of_record: Sequence[int],
+        calls: Mapping[str, tuple[int, ...]],
     ) -> int:
         """Take in a durable commit, given what its frame says; return the frame's number."""
         self._first_positions.append(header.first_position)
@@ -63,7 +63,7 @@ class LogIndex:
         self._offsets.append(header.offset)
         self._sizes.append(header.end_offset - header.offset)
         position = header.first_position
-        if stream_of_record is None or len(names) == 1:
+        if len(names) == 1:
             positions = self._positions(names[0])
             if header.record_count == 1:
                 positions.append(position)
@@ -86,10 +86,9 @@ class LogIndex:
             positions = self._streams[stream] = array("Q")
         return positions
 
-    def _remember(self, calls: Iterable[tuple[str, tuple[int, ...]]]) -> None:
+    def _remember(self, calls: Mapping[str, tuple[int, ...]]) -> None:
         answers = self._answers
-        for dedup_id, positions in calls:
-            answers[dedup_id] = positions
+        answers.update(calls)
         while len(answers) > self._dedup_window_calls:
             del answers[next(iter(answers))]
 

@@ -40,6 +40,8 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
         append_max_bytes: Most bytes of one call, over values, keys and headers.
         append_max_records: Most records of one call.
         inline_sync_max_s: A sync that takes longer is not done on the event loop again, until the disk is fast again.
+        alone_after_commits: After so many commits of one call each in a row, a lone call is written in its caller's own
+            turn, without waiting for others to join it.
         dedup_window_calls: How many of the latest calls with a ``dedup_id`` are remembered.
         cache_bytes: Decoded commits that are kept in memory for readers.
         full_retry_s: After a failed allocation, how long appends are refused before it is tried again.
@@ -53,6 +55,7 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     append_max_bytes: int = 16 * _MIB
     append_max_records: int = 65_536
     inline_sync_max_s: float = 0.002
+    alone_after_commits: int = 8
     dedup_window_calls: int = 65_536
     cache_bytes: int = 16 * _MIB
     full_retry_s: float = 1.0

@@ -20,31 +20,37 @@ class OpenSegment:
         number: Its number, from 1.
         size_bytes: Its allocated size.
         head: The last frame that was written.
+        end_offset: Offset behind it.
     """
 
-    __slots__ = ("file", "head", "number", "size_bytes")
+    __slots__ = ("end_offset", "file", "head", "number", "size_bytes")
 
     def __init__(self, file: File, number: int, size_bytes: int, head: FrameHeader) -> None:
         self.file = file
         self.number = number
         self.size_bytes = size_bytes
+        self.advance(head)
+
+    def advance(self, head: FrameHeader) -> None:
+        """Take in that a frame was written and is durable."""
         self.head = head
+        self.end_offset = head.end_offset
 
     @property
     def room_bytes(self) -> int:
         """Space for further frames, with one end mark's kept back."""
-        return self.size_bytes - HEADER_BYTES - self.head.end_offset
+        return self.size_bytes - HEADER_BYTES - self.end_offset
 
     def next_frame(
         self, kind: int, body: bytes, first_position: int, record_count: int, time_ns: int
     ) -> tuple[FrameHeader, list[bytes]]:
-        """Return the frame that goes behind the last one; ``head`` moves only when the caller has made it durable."""
+        """Return the frame that goes behind the last one; once it is durable, :meth:`advance` takes it in."""
         return build_frame(
             kind,
             body,
             log_id=self.head.log_id,
             segment=self.number,
-            offset=self.head.end_offset,
+            offset=self.end_offset,
             first_position=first_position,
             record_count=record_count,
             time_ns=time_ns,
@@ -140,4 +146,4 @@ def write_end_mark(segment: OpenSegment, kind: int, time_ns: int) -> None:
     header, buffers = segment.next_frame(kind, b"", segment.head.next_position, 0, time_ns)
     segment.file.write_at(header.offset, buffers)
     segment.file.sync()
-    segment.head = header
+    segment.advance(header)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -49,8 +49,8 @@ class CommitStore:
         self,
         header: FrameHeader,
         commit: Commit,
-        stream_of_record: Sequence[int] | None,
-        calls: Iterable[tuple[str, tuple[int, ...]]],
+        stream_of_record: Sequence[int],
+        calls: Mapping[str, tuple[int, ...]],
     ) -> None:
         """Take in a commit that has just become durable.
 

@@ -8,8 +8,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-_LONE_COMMITS = 8
-
 Done = Callable[[Any, BaseException | None], None]
 
 
@@ -54,8 +52,9 @@ class InlinePolicy:
     longer.
     """
 
-    def __init__(self, sync_max_s: float, probation_syncs: int = 16) -> None:
+    def __init__(self, sync_max_s: float, alone_after_commits: int, probation_syncs: int = 16) -> None:
         self._sync_max_s = sync_max_s
+        self._alone_after_commits = alone_after_commits
         self._needed_syncs = probation_syncs
         self._missing_syncs = 0
         self._lone_commits = 0
@@ -69,7 +68,7 @@ class InlinePolicy:
 
         So it is when it is the only one inside, and the latest commits had one call each.
         """
-        return callers == 1 and self._missing_syncs == 0 and self._lone_commits >= _LONE_COMMITS
+        return callers == 1 and self._missing_syncs == 0 and self._lone_commits >= self._alone_after_commits
 
     def observe(self, sync_s: float, calls: int) -> None:
         """Take in how long a sync took, inline or not, and how many calls shared it."""
