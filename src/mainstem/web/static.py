@@ -7,11 +7,11 @@ would take longer than the rest of a start.
 from __future__ import annotations
 
 import asyncio
-import gzip
 import hashlib
+import zlib
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
 from starlette.requests import Request
@@ -25,17 +25,19 @@ _TYPES: Final[Mapping[str, str]] = {
     "svg": "image/svg+xml",
     "txt": "text/plain; charset=utf-8",
 }
-_PLACES: Final[Mapping[str, tuple[str, str]]] = {
-    "tokens.css": ("mainstem.ui", "tokens.css"),
-    "dashboard.css": ("mainstem.web", "static/dashboard.css"),
-    "dashboard.js": ("mainstem.web", "static/dashboard.js"),
-    "player.js": ("mainstem.web", "static/player.js"),
-    "icon.svg": ("mainstem.web", "static/icon.svg"),
-    "vendor/htmx.min.js": ("mainstem.web", "static/vendor/htmx.min.js"),
-    "vendor/hx-sse.min.js": ("mainstem.web", "static/vendor/hx-sse.min.js"),
-    "vendor/hls.min.js": ("mainstem.web", "static/vendor/hls.min.js"),
-    "vendor/hls.worker.js": ("mainstem.web", "static/vendor/hls.worker.js"),
+_STATIC: Final = Path(__file__).parent / "static"
+_PLACES: Final[Mapping[str, Path]] = {
+    "tokens.css": Path(__file__).parents[1] / "ui" / "tokens.css",
+    "dashboard.css": _STATIC / "dashboard.css",
+    "dashboard.js": _STATIC / "dashboard.js",
+    "player.js": _STATIC / "player.js",
+    "icon.svg": _STATIC / "icon.svg",
+    "vendor/htmx.min.js": _STATIC / "vendor" / "htmx.min.js",
+    "vendor/hx-sse.min.js": _STATIC / "vendor" / "hx-sse.min.js",
+    "vendor/hls.min.js": _STATIC / "vendor" / "hls.min.js",
+    "vendor/hls.worker.js": _STATIC / "vendor" / "hls.worker.js",
 }
+_GZIP: Final = 31  # zlib's window of 32 KiB, in gzip's frame; the module gzip would be one more to load
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 
 
@@ -46,15 +48,14 @@ class _File:
         compressed: What a browser gets that understands gzip; ``None`` until the first one asks.
     """
 
-    def __init__(self, package: str, path: str) -> None:
-        self._package = package
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self.content_type = _TYPES[path.rpartition(".")[2]]
+        self.content_type = _TYPES[path.suffix[1:]]
         self.compressed: bytes | None = None
 
     @cached_property
     def content(self) -> bytes:
-        return files(self._package).joinpath(*self._path.split("/")).read_bytes()
+        return self._path.read_bytes()
 
     @cached_property
     def digest(self) -> str:
@@ -65,7 +66,7 @@ class StaticFiles:
     """The files by their hashed names. Only what is in the list is found: no path of a stranger's reaches a disk."""
 
     def __init__(self) -> None:
-        self._files = {name: _File(*place) for name, place in _PLACES.items()}
+        self._files = {name: _File(path) for name, path in _PLACES.items()}
         self._compressing = asyncio.Lock()
 
     def paths(self) -> Mapping[str, str]:
@@ -96,7 +97,7 @@ class StaticFiles:
         if file.compressed is None:
             async with self._compressing:  # whoever else wants it waits for it, instead of doing it too
                 if file.compressed is None:
-                    file.compressed = await asyncio.to_thread(gzip.compress, file.content, 9, mtime=0)
+                    file.compressed = await asyncio.to_thread(zlib.compress, file.content, 9, _GZIP)
         return file.compressed
 
 
