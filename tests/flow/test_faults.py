@@ -25,6 +25,7 @@ from mainstem.flow import (
     WorkerDiedError,
     Workflow,
 )
+from mainstem.flow.errors import RunFencedError
 from mainstem.flow.functions import NO_ARGUMENTS
 from mainstem.flow.process_pool import Worker
 from mainstem.flow.process_protocol import FRAME_MAX_BYTES, Request, body_bytes
@@ -143,6 +144,43 @@ def test_a_value_that_is_too_large(tmp_path: Path) -> None:
                 journal.put(b"x" * (ENTRY_MAX_BYTES + 1))
             assert not may_retry(Retry(), ValueTooLargeError("large"), 1)
             assert await app.log.last("$run.x") is None
+
+    run(scenario())
+
+
+def test_entries_are_written_in_the_order_in_which_they_were_put(tmp_path: Path) -> None:
+    """What is written at once does not overtake what was put before, and neither conflicts with the other."""
+
+    async def scenario() -> None:
+        async with running(tmp_path, _declare) as app:
+            lost: list[Exception] = []
+            journal = RunJournal(app.log, SystemClock(), "x", "$run.x", 0, {}, lost.append)
+            for _round in range(30):  # the log commits lone calls in their own turn after some of them
+                await journal.write(b"[1]")
+            journal.put_soon(b"[2]")
+            await journal.write(b"[3]")
+            await journal.write(b"[4]")
+            values = [record.value for record in await app.log.read("$run.x", 0, 100)]
+            assert values == [b"[1]"] * 30 + [b"[2]", b"[3]", b"[4]"]
+            assert not lost and journal.position == app.log.end_position
+
+    run(scenario())
+
+
+def test_a_second_writer_is_noticed_by_what_is_written_at_once(tmp_path: Path) -> None:
+    """A journal that somebody else wrote to is lost for whoever writes without waiting, too; nothing is written."""
+
+    async def scenario() -> None:
+        async with running(tmp_path, _declare) as app:
+            lost: list[Exception] = []
+            journal = RunJournal(app.log, SystemClock(), "x", "$run.x", 0, {}, lost.append)
+            for _round in range(30):
+                await journal.write(b"[1]")
+            await app.log.append("$run.x", [Record(b"[2]")])
+            with pytest.raises(asyncio.CancelledError):
+                await journal.write(b"[3]")
+            assert [type(error) for error in lost] == [RunFencedError]
+            assert [record.value for record in await app.log.read("$run.x", 0, 100)] == [b"[1]"] * 30 + [b"[2]"]
 
     run(scenario())
 

@@ -96,3 +96,37 @@ def test_two_appenders_find_each_other() -> None:
         await log.close()
 
     run(scenario())
+
+
+def test_append_now_declines_while_others_wait() -> None:
+    """While another call is inside, or its commit is on the way, nothing is written without waiting."""
+
+    async def scenario() -> None:
+        log = await open_log(DIRECTORY, disk=SimulatedDisk(), settings=slow_settings())
+        for _turn in range(20):
+            await log.append("a", [Record(b"x")])
+        assert log.append_now("a", [Record(b"now")]) == log.end_position == 21
+        others = [asyncio.ensure_future(log.append("b", [Record(b"other")])) for _task in range(2)]
+        await asyncio.sleep(0)
+        assert not others[1].done()
+        end_position = log.end_position
+        assert log.append_now("a", [Record(b"declined")]) is None
+        assert log.end_position == end_position
+        await asyncio.gather(*others)
+        await log.close()
+
+    run(scenario())
+
+
+def test_append_now_gives_the_loop_its_turns() -> None:
+    """An endless loop of appends that never wait is told to wait once in a while."""
+
+    async def scenario() -> None:
+        log = await open_log(DIRECTORY, disk=SimulatedDisk(), settings=slow_settings())
+        for _turn in range(20):
+            await log.append("a", [Record(b"x")])
+        declined = sum(log.append_now("a", [Record(b"x")]) is None for _turn in range(200))
+        assert 1 <= declined <= 100
+        await log.close()
+
+    run(scenario())

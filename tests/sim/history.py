@@ -424,6 +424,21 @@ class History:
             self._retryable[writer].append(call)
         return call
 
+    async def _append(self, log: EmbeddedLog, appends: Sequence[Append], dedup_id: str | None) -> tuple[int, ...]:
+        use_reserve = self.random.random() < 0.1
+        if len(appends) == 1:
+            one = appends[0]
+            position = log.append_now(
+                one.stream,
+                one.records,
+                expected_position=one.expected_position,
+                dedup_id=dedup_id,
+                use_reserve=use_reserve,
+            )
+            if position is not None:
+                return (position,)
+        return await log.append_many(appends, dedup_id=dedup_id, use_reserve=use_reserve)
+
     async def _submit(self, log: EmbeddedLog, call: Call, appends: Sequence[Append] | None = None) -> None:
         if call.state in ("lost", "refused"):
             call.state = "open"
@@ -431,9 +446,7 @@ class History:
             call.expected = appends[0].expected_position if appends else None
         self.oracle.submitted(call)
         try:
-            answer = await log.append_many(
-                appends or call.appends, dedup_id=call.dedup_id, use_reserve=self.random.random() < 0.1
-            )
+            answer = await self._append(log, appends or call.appends, call.dedup_id)
         except AppendOutcomeUnknownError:
             self._failed = True
             if call.state != "acknowledged":

@@ -40,7 +40,7 @@ async def sleep_in(branch: Branch, key: str, for_s: float) -> None:
         else:
             wake_at_ns = run.engine.clock.time_ns() + round(for_s * 1e9)
             alone = branch is run.root and run.pending == 1 and not run.constructs
-            await run.journal.put(encode_entry(TimerSet(key, wake_at_ns, alone)))
+            await run.journal.write(encode_entry(TimerSet(key, wake_at_ns, alone)))
             branch.passed = run.claims
         with run.asleep():
             await run.engine.wall_timers.wait_until(wake_at_ns)

@@ -24,7 +24,7 @@ from mainstem.flow.replay import enter, mismatch
 from mainstem.flow.run import Run, encode_entry, error_info
 from mainstem.flow.timers import TimeLimit
 from mainstem.flow.writer import ENTRY_MAX_BYTES
-from mainstem.trace.context import TraceContext, derived_span_id, use_trace
+from mainstem.trace.context import TraceContext, use_trace
 
 if TYPE_CHECKING:
     from mainstem.flow.executors import Executors
@@ -107,7 +107,9 @@ async def perform(
         fingerprint = digest(arguments)
     else:
         arguments, fingerprint = NO_ARGUMENTS, _NO_ARGUMENTS_DIGEST
-    past = await enter(branch, key, "step", f"step {key}({arguments[:200].decode('utf-8', 'replace')})")
+    past = None
+    if run.past or run.ending is not None or run.engine.draining:  # else it is new, and nothing stands in its way
+        past = await enter(branch, key, "step", f"step {key}({arguments[:200].decode('utf-8', 'replace')})")
     if past is not None:
         if past.name != step.name or past.digest != fingerprint:
             await mismatch(branch, key, f"digest {past.digest}", f"digest {fingerprint}, arguments {arguments[:200]!r}")
@@ -124,7 +126,7 @@ async def perform(
         if last:
             run.journal.put_soon(completed)
             return raw
-        await run.journal.put(completed)
+        await run.journal.write(completed)
     finally:
         run.pending -= 1
     branch.passed = run.claims
@@ -218,15 +220,13 @@ class Carrying:
         run, step = self._run, self._step
         engine = run.engine
         if step.record_start:
-            await run.journal.put(encode_entry(StepStarted(self._key, step.name, attempt, self._digest)))
-        trace = run.trace
+            await run.journal.write(encode_entry(StepStarted(self._key, step.name, attempt, self._digest)))
         inside = scope.set(Attempt(run, self._key, attempt))
-        span = TraceContext(trace.trace_id, derived_span_id(trace.trace_id, "step", run.id, self._key, str(attempt)))
         engine.active += 1
         self._started_ns = engine.clock.time_ns()
         run.under_way[self._key] = attempt, self._started_ns
         try:
-            with use_trace(span):
+            with use_trace(lambda: step_span(run, self._key, attempt)):
                 return await self._call(attempt)
         finally:
             run.under_way.pop(self._key, None)
@@ -284,7 +284,7 @@ class Carrying:
             self._waited_ns(),
             retry_at_ns,
         )
-        await run.journal.put(encode_entry(failed))
+        await run.journal.write(encode_entry(failed))
         self._branch.passed = run.claims
         return retry_at_ns
 
@@ -293,6 +293,11 @@ class Carrying:
         await run.engine.wait_for_retry(run, retry_at_ns)
         if run.engine.draining:
             await run.park()
+
+
+def step_span(run: Run, key: str, attempt: int) -> TraceContext:
+    """Return the context of a step's attempt; it is derived, so that a replay does not double the span."""
+    return run.trace.child("step", run.id, key, str(attempt))
 
 
 def may_retry(retry: Retry, error: BaseException, attempt: int) -> bool:

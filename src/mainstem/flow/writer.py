@@ -114,6 +114,32 @@ class RunJournal:
         self._add(_Entry(value, waiter))
         return waiter
 
+    async def write(self, value: bytes) -> None:
+        """Write an entry and return once it is durable; else as :meth:`put`.
+
+        Where nothing else is on its way and the log can, it is written here and now: a task and its turns of the event
+        loop would cost a lone run a third of its speed.
+        """
+        if not self._write_now(value):
+            await self.put(value)
+
+    def _write_now(self, value: bytes) -> bool:
+        if self._task is not None or self._pending or self._lines or self._lost or len(value) > ENTRY_MAX_BYTES:
+            return False
+        try:
+            position = self._log.append_now(
+                self._stream, (Record(value, b"", self._headers),), expected_position=self.position
+            )
+        except (PositionConflictError, LogClosedError, AppendOutcomeUnknownError) as error:
+            self._lose(error, [])
+            return False
+        except NotWrittenError:
+            return False  # a full disk: the writer's task knows how to wait for room
+        if position is None:
+            return False
+        self.position = position
+        return True
+
     def put_last(self, value: bytes, *, alone: bool) -> asyncio.Future[int]:
         """Write the run's last entry, into the space that is kept back on a full disk too.
 

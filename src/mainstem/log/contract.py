@@ -192,6 +192,22 @@ class Log(ReadableLog, Protocol):
         """
         ...
 
+    def append_now(
+        self,
+        stream: str,
+        records: Sequence[Record],
+        *,
+        expected_position: int | None = None,
+        dedup_id: str | None = None,
+        use_reserve: bool = False,
+    ) -> int | None:
+        """Append as :meth:`append` does, where the records can be durable before this call returns.
+
+        ``None`` says that nothing was written, since others wait, the disk is slow, or the event loop is owed a turn:
+        await :meth:`append` instead. An engine that has to wait for every append always returns it.
+        """
+        ...
+
     async def append_many(
         self, appends: Sequence[Append], *, dedup_id: str | None = None, use_reserve: bool = False
     ) -> tuple[int, ...]:

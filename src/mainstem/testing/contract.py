@@ -137,6 +137,31 @@ async def check_racing_conditions_have_one_winner(log: Log) -> None:
     assert len(await _values(log, "a")) == 1
 
 
+async def check_append_now(log: Log) -> None:
+    """What is appended without waiting is durable at once; where the engine declines, nothing was written."""
+    found: list[str] = []
+    for number in range(50):
+        end_position = log.end_position
+        position = log.append_now("a", [_record(str(number))])
+        if position is None:
+            assert log.end_position == end_position
+            position = await log.append("a", [_record(str(number))])
+        assert position == log.end_position > end_position
+        found.append(str(number))
+        last = await log.last("a")
+        assert last is not None and last.value.decode() == str(number)
+    assert await _values(log, "a") == found
+    for _attempt in range(2):
+        try:
+            if log.append_now("a", [_record("x")], expected_position=0) is None:
+                await log.append("a", [_record("x")], expected_position=0)
+        except PositionConflictError as error:
+            assert error.actual == log.end_position
+        else:
+            raise AssertionError("a condition that does not hold was let through")
+    assert await _values(log, "a") == found
+
+
 async def check_dedup_gives_the_first_answer(log: Log) -> None:
     """A repeated ``dedup_id`` gets the first call's answer, also when the expected position no longer fits."""
     first = await log.append("a", [_record("1")], expected_position=0, dedup_id="call-1")
@@ -234,6 +259,7 @@ LOG_CHECKS: tuple[Callable[[Log], Awaitable[None]], ...] = (
     check_expected_position,
     check_append_many_is_atomic,
     check_racing_conditions_have_one_winner,
+    check_append_now,
     check_dedup_gives_the_first_answer,
     check_racing_duplicates_are_one,
     check_tail_has_no_gap_and_no_duplicate,

@@ -8,8 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 
 import msgspec
@@ -69,19 +68,32 @@ def parse_traceparent(header: str | None) -> TraceContext | None:
     return TraceContext(trace_id, span_id)
 
 
-_current: ContextVar[TraceContext | None] = ContextVar("mainstem_trace", default=None)
+Deriving = Callable[[], TraceContext]
+"""Makes a context when somebody asks for it, which most code never does."""
+
+_current: ContextVar[TraceContext | Deriving | None] = ContextVar("mainstem_trace", default=None)
 
 
 def current_trace() -> TraceContext | None:
     """Return the context that the running code works under, or ``None``."""
-    return _current.get()
+    current = _current.get()
+    if current is None or isinstance(current, TraceContext):
+        return current
+    derived = current()
+    _current.set(derived)
+    return derived
 
 
-@contextmanager
-def use_trace(context: TraceContext | None) -> Iterator[None]:
-    """Run the body of the ``with`` under ``context``; tasks that are created inside inherit it."""
-    token = _current.set(context)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+class use_trace:  # noqa: N801 (a verb in a ``with`` statement)
+    """Run the body of a ``with`` under a context, or one that is derived on demand; tasks created inside inherit it."""
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: TraceContext | Deriving | None) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._context)
+
+    def __exit__(self, *_raised: object) -> None:
+        _current.reset(self._token)

@@ -39,7 +39,7 @@ _logger = logging.getLogger(__name__)
 
 _SEGMENT_OVERHEAD_BYTES = 1024
 _TAIL_BATCH_RECORDS = 1000
-_TURN_S = 0.0005
+_TURN_S = 0.001
 """Callers who never have to wait give others a turn of the event loop this often."""
 _CALL_S = _TURN_S / 16
 """What a call counts for in that, beside its sync."""
@@ -179,6 +179,26 @@ class EmbeddedLog:
         """Append to one stream; see :meth:`mainstem.log.contract.Log.append`."""
         return (await self._append(((stream, records, expected_position),), dedup_id, use_reserve))[-1]
 
+    def append_now(
+        self,
+        stream: str,
+        records: Sequence[Record],
+        *,
+        expected_position: int | None = None,
+        dedup_id: str | None = None,
+        use_reserve: bool = False,
+    ) -> int | None:
+        """Append without waiting, where that can be; see :meth:`mainstem.log.contract.Log.append_now`."""
+        self._check_open()
+        if self._callers or not self._may_commit_alone(1) or self._owes_a_turn():
+            return None
+        call = encode_call(((stream, records, expected_position),), dedup_id, use_reserve, self._settings)
+        if not self._commit_alone(call):
+            return None
+        if call.error is not None:
+            raise call.error
+        return call.answer[-1]
+
     async def append_many(
         self, appends: Sequence[Append], *, dedup_id: str | None = None, use_reserve: bool = False
     ) -> tuple[int, ...]:
@@ -194,7 +214,7 @@ class EmbeddedLog:
         call = encode_call(appends, dedup_id, use_reserve, self._settings)
         self._callers += 1
         try:
-            if self._may_commit_alone() and self._commit_alone(call):
+            if self._may_commit_alone(self._callers) and self._commit_alone(call):
                 if self._owes_a_turn():
                     await asyncio.sleep(0)
             else:
@@ -239,9 +259,9 @@ class EmbeddedLog:
 
     # ---- committing: one frame at a time; while it is written, the next one's calls gather
 
-    def _may_commit_alone(self) -> bool:
+    def _may_commit_alone(self, callers: int) -> bool:
         """Tell whether a call need not wait for the loop's next turn, where others could join it."""
-        return not (self._busy or self._flush_due or self._queue) and self._inline.allows_at_once(self._callers)
+        return not (self._busy or self._flush_due or self._queue) and self._inline.allows_at_once(callers)
 
     def _commit_alone(self, call: Call) -> bool:
         """Commit one call in its caller's own turn, without a future or a hand-over; ``False`` where it needs more."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from mainstem.log.frame import FrameHeader
+from mainstem.log.frame import FrameHeader, frame_bytes
 
 
 class FramePlace(msgspec.Struct, frozen=True, gc=False):
@@ -58,23 +58,23 @@ class LogIndex:
         calls: Mapping[str, tuple[int, ...]],
     ) -> int:
         """Take in a durable commit, given what its frame says; return the frame's number."""
-        self._first_positions.append(header.first_position)
+        position, end_position = header.first_position, header.first_position + header.record_count
+        self._first_positions.append(position)
         self._segments.append(header.segment)
         self._offsets.append(header.offset)
-        self._sizes.append(header.end_offset - header.offset)
-        position = header.first_position
+        self._sizes.append(frame_bytes(header.body_bytes))
         if len(names) == 1:
             positions = self._positions(names[0])
             if header.record_count == 1:
                 positions.append(position)
             else:
-                positions.extend(range(position, header.next_position))
+                positions.extend(range(position, end_position))
         else:
             columns = [self._positions(name).append for name in names]
             for index in stream_of_record:
                 columns[index](position)
                 position += 1
-        self.end_position = header.next_position - 1
+        self.end_position = end_position - 1
         self.records += header.record_count
         if calls:
             self._remember(calls)
