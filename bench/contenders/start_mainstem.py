@@ -1,4 +1,7 @@
-"""Our application from process start until one job has run and the dashboard has shown a page; then it stays up."""
+"""Our application from process start until one job has run and the dashboard has shown a page; then it stays up.
+
+It starts as the process does that ``mainstem dev`` runs an application in (``mainstem.cli.child``).
+"""
 
 from __future__ import annotations
 
@@ -8,26 +11,24 @@ import signal
 import time
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from bench.child import read_task, report
+from mainstem.cli.collector import collector_at_rest
+
+if TYPE_CHECKING:
+    from mainstem.flow import Job
 
 task = read_task()
 
-from mainstem import Mainstem  # noqa: E402 (importing is part of what is measured)
-from mainstem.cli.loading import Application  # noqa: E402
-from mainstem.cli.serve import listen, serve  # noqa: E402
 
-ms = Mainstem(Path(task["directory"]) / "data")
-
-
-@ms.job(queue="bench")
-async def job(number: int) -> int:
+async def number_back(number: int) -> int:
     """Return the number."""
     return number
 
 
-async def run_job() -> float:
+async def run_job(job: Job[[int], int]) -> float:
     """Run one job; return when it had run."""
     handle = await job.enqueue(7)
     if await handle.result(timeout_s=30) != 7:
@@ -47,9 +48,9 @@ async def fetch_page(url: str) -> float:
     return time.monotonic()
 
 
-async def measure(url: str) -> None:
+async def measure(job: Job[[int], int], url: str) -> None:
     """Report when both were done."""
-    job_at_s, page_at_s = await asyncio.gather(run_job(), fetch_page(url))
+    job_at_s, page_at_s = await asyncio.gather(run_job(job), fetch_page(url))
     began_s = task["spawned_at_s"]
     report(max(job_at_s, page_at_s) - began_s, pid=os.getpid(), job_s=job_at_s - began_s, page_s=page_at_s - began_s)
 
@@ -61,14 +62,26 @@ def end_after_failure(done: asyncio.Task[None]) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-measuring: list[asyncio.Task[None]] = []  # the event loop alone would not keep it
+def main() -> None:
+    """Start, measure, and serve on."""
+    measuring: list[asyncio.Task[None]] = []  # the event loop alone would not keep it
+    with collector_at_rest() as end_rest:
+        from mainstem import Mainstem
+        from mainstem.cli.listening import listen
+        from mainstem.cli.loading import Application
+        from mainstem.cli.serve import serve
+
+        ms = Mainstem(Path(task["directory"]) / "data")
+        job = ms.job(queue="bench")(number_back)
+
+        def ready(url: str) -> None:
+            end_rest()
+            measuring.append(asyncio.get_running_loop().create_task(measure(job, url)))
+            measuring[0].add_done_callback(end_after_failure)
+
+        # Standard input stands for the supervisor: when it ends, so does the server.
+        serve(Application(ms.asgi, ms, ""), listen("127.0.0.1", 0), on_ready=ready, parent_pipe=0)
 
 
-def start_measuring(url: str) -> None:
-    """Begin when the server listens; a failure ends the process."""
-    measuring.append(asyncio.get_running_loop().create_task(measure(url)))
-    measuring[0].add_done_callback(end_after_failure)
-
-
-# Standard input stands for the supervisor: when it ends, so does the server.
-serve(Application(ms.asgi, ms, ""), listen("127.0.0.1", 0), on_ready=start_measuring, parent_pipe=0)
+if __name__ == "__main__":
+    main()

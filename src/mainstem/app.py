@@ -105,7 +105,7 @@ class Mainstem:
         self._settings = log_settings
         self._token = token or os.environ.get(TOKEN_VARIABLE) or None
         if self._token is not None:
-            from mainstem.web.security import check_token  # noqa: PLC0415 (brings the web framework)
+            from mainstem.web.identity import check_token  # noqa: PLC0415 (few applications have one here)
 
             check_token(self._token)
         self._services = tuple(services)

@@ -19,9 +19,10 @@ import pytest
 
 from mainstem.cli.arguments import TOKEN_VARIABLE
 from mainstem.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from mainstem.cli.listening import address_of, listen
 from mainstem.cli.new import write_application
 from mainstem.cli.running import SERVER_FILE, read_server
-from mainstem.cli.serve import address_of, listen, raise_descriptor_limit
+from mainstem.cli.serve import raise_descriptor_limit
 from tests.cli.conftest import Invoke
 from tests.support import children_of, wait_until
 

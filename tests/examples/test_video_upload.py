@@ -13,7 +13,7 @@ import uvicorn
 from examples.video.proxy import CuttingProxy
 from examples.video.tus import TusUpload, UploadError
 from mainstem import Mainstem
-from mainstem.cli.serve import listen
+from mainstem.cli.listening import listen
 from mainstem.log import ReadableLog, open_reader
 from mainstem.services.uploads import Uploads
 from mainstem.trace.context import parse_traceparent

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from mainstem.base.errors import InvalidArgumentError
 from mainstem.web.errors import ForbiddenError, TokenNeededError
+from mainstem.web.identity import host_name, is_loopback
 from mainstem.web.security import (
     CONTENT_SECURITY_POLICY,
     COOKIE,
@@ -21,8 +22,6 @@ from mainstem.web.security import (
     check_local,
     check_same_origin,
     cookie_value,
-    host_name,
-    is_loopback,
     is_preflight,
 )
 from tests.support import run

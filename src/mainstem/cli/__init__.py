@@ -1,7 +1,7 @@
 """The ``mainstem`` command: run an application, and see what became of everything in its log.
 
-``command.py`` reads the command line. It is imported when it is first used: ``serve.py``, which is the application's
-own process under ``mainstem dev``, has no command line to read, and starts the sooner.
+``command.py`` reads the command line. It is imported when it is first used: ``child.py``, the application's own process
+under ``mainstem dev``, has no command line to read, and starts the sooner.
 """
 
 from __future__ import annotations

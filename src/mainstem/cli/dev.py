@@ -1,7 +1,7 @@
 """``mainstem dev``: an application with its dashboard, started again whenever its code changes.
 
 The command is a supervisor: it owns the listening socket and watches the files; the application runs in a child process
-(:mod:`mainstem.cli.serve`), which is asked to end with SIGTERM and killed when it does not. Whatever ends the
+(:mod:`mainstem.cli.child`), which is asked to end with SIGTERM and killed when it does not. Whatever ends the
 supervisor, the child ends too.
 """
 
@@ -20,9 +20,12 @@ from types import FrameType
 from typing import Final
 
 from mainstem.cli.arguments import TOKEN_VARIABLE, add_json
-from mainstem.cli.errors import EXIT_INTERRUPTED, EXIT_OK, ApplicationLoadError, UsageError
+from mainstem.cli.collector import collector_at_rest
+from mainstem.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, ApplicationLoadError, UsageError
+from mainstem.cli.listening import listen
 from mainstem.cli.output import Output, format_count
 from mainstem.cli.watch import Snapshot, changed_files, take_snapshot
+from mainstem.web.identity import check_token, is_loopback
 
 _LOOK_EVERY_S: Final = 0.5
 _SETTLED_AFTER_S: Final = 0.1
@@ -84,9 +87,12 @@ def check_file(path: Path) -> None:
     """Check that there is a file to run.
 
     Raises:
-        ApplicationLoadError: There is nothing, or a directory.
+        ApplicationLoadError: There is nothing, or a directory, or it is named like a module of Python.
     """
     if path.is_file():
+        # Before a process is started: it would import this file where it means Python's own.
+        if path.stem in sys.stdlib_module_names:
+            raise ApplicationLoadError.hides_module(path)
         return
     if path.is_dir():
         raise ApplicationLoadError(
@@ -99,10 +105,6 @@ def check_file(path: Path) -> None:
 
 
 def _listen(arguments: argparse.Namespace) -> socket.socket:
-    # The web server is imported here: --help does not need it.
-    from mainstem.cli.serve import listen  # noqa: PLC0415
-    from mainstem.web.security import check_token, is_loopback  # noqa: PLC0415
-
     if arguments.token:
         os.environ[TOKEN_VARIABLE] = arguments.token
     if token := os.environ.get(TOKEN_VARIABLE):
@@ -122,15 +124,16 @@ def _listen(arguments: argparse.Namespace) -> socket.socket:
 
 
 def _serve_here(file: Path, listener: socket.socket, output: Output) -> int:
-    from mainstem.cli.loading import load_application  # noqa: PLC0415
-    from mainstem.cli.serve import serve  # noqa: PLC0415
-
     begin = time.monotonic()
+    with collector_at_rest() as end_rest:
+        from mainstem.cli.loading import load_application  # noqa: PLC0415
+        from mainstem.cli.serve import serve  # noqa: PLC0415
 
-    def ready(url: str) -> None:
-        _announce(output, url, os.getpid(), time.monotonic() - begin)
+        def ready(url: str) -> None:
+            end_rest()
+            _announce(output, url, os.getpid(), time.monotonic() - begin)
 
-    return EXIT_OK if serve(load_application(file), listener, on_ready=ready) else 1
+        return EXIT_OK if serve(load_application(file), listener, on_ready=ready) else EXIT_FAILED
 
 
 def _announce(output: Output, url: str, pid: int, took_s: float) -> None:
@@ -231,7 +234,7 @@ class Child:
         self._ready_pipe, child_end = os.pipe()
         self._answer = b""
         self._ended = False
-        command = [sys.executable, "-m", "mainstem.cli.serve", os.fspath(file)]
+        command = [sys.executable, "-m", "mainstem.cli.child", os.fspath(file)]
         command += [str(listener.fileno()), str(alive_pipe), str(child_end)]
         try:
             self._process = subprocess.Popen(command, pass_fds=[listener.fileno(), alive_pipe, child_end])

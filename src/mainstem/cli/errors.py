@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from mainstem.base.errors import InvalidArgumentError, MainstemError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 EXIT_OK: Final = 0
 """Everything asked for was done, and nothing bad was found."""
@@ -66,6 +69,14 @@ class ApplicationLoadError(CommandError):
     """The file holds no application, or cannot be imported."""
 
     code = "application-load"
+
+    @classmethod
+    def hides_module(cls, path: Path) -> Self:
+        """Return the error for a file that is named like a module of Python or of the command."""
+        return cls(
+            f"{path}: a module {path.stem!r} exists already, which this file would hide.",
+            try_command=f"mv {path} app.py",
+        )
 
 
 class TargetExistsError(CommandError):

@@ -58,9 +58,7 @@ def _import_file(path: Path) -> ModuleType:
         )
     name = path.stem
     if name in sys.modules or name in sys.stdlib_module_names:
-        raise ApplicationLoadError(
-            f"{path}: a module {name!r} exists already, which this file would hide.", try_command=f"mv {path} app.py"
-        )
+        raise ApplicationLoadError.hides_module(path)
     sys.path.insert(0, str(path.resolve().parent))
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     if spec is None or spec.loader is None:

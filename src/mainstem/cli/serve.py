@@ -11,56 +11,30 @@ import contextlib
 import logging
 import os
 import resource
-import socket
-import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import uvicorn
 
 from mainstem.base.errors import MainstemError
-from mainstem.cli.errors import EXIT_INTERRUPTED, ApplicationLoadError, exit_code_of
-from mainstem.cli.loading import Application, load_application
+from mainstem.cli.errors import ApplicationLoadError
+from mainstem.cli.listening import address_of
 from mainstem.cli.running import RunningServer, remove_server, write_server
 
 if TYPE_CHECKING:
+    import socket
     from types import FrameType
 
     from starlette.types import Message, Receive, Scope, Send
+
+    from mainstem.cli.loading import Application
 
 _GRACE_S = 2
 _TICKS_A_SECOND = 10
 _logger = logging.getLogger(__name__)
 _uvicorn_logger = logging.getLogger("uvicorn.error")
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening TCP socket; ``port`` 0 lets the kernel choose.
-
-    Raises:
-        OSError: The address is taken, or is not this machine's.
-        OverflowError: The port is above 65,535.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(512)
-    except (OSError, OverflowError):
-        listener.close()
-        raise
-    return listener
-
-
-def address_of(listener: socket.socket) -> str:
-    """Return the address that a browser on this machine uses for a listening socket: ``http://127.0.0.1:8000``."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (compared, not bound)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def raise_descriptor_limit() -> int:
@@ -217,29 +191,3 @@ def _start_error(failure: Exception) -> MainstemError:
         return failure
     traceback.print_exception(failure)
     return ApplicationLoadError(f"starting the application raised {type(failure).__name__}: {failure}")
-
-
-def _main() -> int:
-    # The supervisor alone writes these: the file; descriptors of the listener, of its own life, and of where to say so.
-    file, *descriptors = sys.argv[1:]
-    listener_fd, parent_pipe, ready_pipe = map(int, descriptors)
-
-    def tell_supervisor(url: str) -> None:
-        os.write(ready_pipe, url.encode() + b"\n")
-        os.close(ready_pipe)
-
-    try:
-        application = load_application(Path(file))
-        listener = socket.socket(fileno=listener_fd)
-        return 0 if serve(application, listener, on_ready=tell_supervisor, parent_pipe=parent_pipe) else 1
-    except MainstemError as error:
-        from mainstem.cli.output import Output  # noqa: PLC0415 (a start that goes well prints nothing)
-
-        Output(as_json=False).error(error)
-        return exit_code_of(error)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-
-
-if __name__ == "__main__":
-    sys.exit(_main())

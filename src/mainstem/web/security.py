@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Collection, Mapping
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -20,15 +19,12 @@ from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mainstem.base.errors import InvalidArgumentError
 from mainstem.web.answers import error_response
 from mainstem.web.errors import ForbiddenError, TokenNeededError, WebError
+from mainstem.web.identity import check_token, host_name, is_loopback
 
 COOKIE: Final = "mainstem_token"
 """Name of the cookie that stands for the token."""
-
-TOKEN_MIN_CHARS: Final = 8
-"""Shortest token that is accepted as one."""
 
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -48,16 +44,6 @@ HEADERS: Final[Mapping[str, str]] = {
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _PROXY_HEADERS: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via", "cf-connecting-ip")
-
-
-def check_token(token: str) -> None:
-    """Check that a token is long enough to be one.
-
-    Raises:
-        InvalidArgumentError: It is shorter than :data:`TOKEN_MIN_CHARS`.
-    """
-    if len(token) < TOKEN_MIN_CHARS:
-        raise InvalidArgumentError(f"the token has {len(token)} characters: expected {TOKEN_MIN_CHARS} or more.")
 
 
 class Gate:
@@ -172,22 +158,6 @@ def check_local(scope: Scope, headers: Headers) -> None:
         f"Without a token only this machine is let in, and {what}. Nothing was read or changed.",
         try_command='Mainstem("data", token=…), or MAINSTEM_TOKEN=… mainstem dev app.py',
     )
-
-
-def host_name(host: str) -> str:
-    """Return the name in a Host header, without port and brackets; ``""`` if more than a port is behind a bracket."""
-    if host.startswith("["):
-        name, _, rest = host[1:].partition("]")
-        return name if not rest or (rest[0] == ":" and rest[1:].isdecimal()) else ""
-    return host.rpartition(":")[0] if host.count(":") == 1 else host
-
-
-def is_loopback(name: str) -> bool:
-    """Tell whether a host name or address is this machine's: ``localhost``, a name below it, 127.0.0.0/8, ``::1``."""
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name.lower() == "localhost" or name.lower().endswith(".localhost")
 
 
 def check_same_origin(headers: Headers) -> None:
