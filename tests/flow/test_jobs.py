@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from mainstem.flow.queues import RateLimit, Window, parse_rate
 from mainstem.testing import SimulatedClock
 from tests.flow import process_steps
 from tests.flow.support import App, running
-from tests.support import ROOT, run, until, wait_until
+from tests.support import ROOT, TimedOutError, run, until, wait_until
 
 
 def test_a_job_ends_in_one_commit(tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_a_queue_runs_so_many_at_once(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, declare) as app:
             handles = [await app.work.enqueue(number) for number in range(5)]
-            await until(lambda: len(app.seen) == 2)
+            await until(lambda: len(app.seen) >= 2)
             for _turn in range(20):
                 await asyncio.sleep(0)
             assert app.seen == [0, 1]
@@ -410,31 +411,55 @@ def test_a_time_limit_kills_the_worker(tmp_path: Path) -> None:
     run(scenario())
 
 
-def test_a_worker_dies_with_the_application(tmp_path: Path) -> None:
-    """When the application is killed in mid step, its worker process is gone with it."""
-    program = (
-        "import asyncio, sys\n"
-        "from mainstem.log import open_log\n"
-        "from tests.flow import process_steps as steps\n"
-        "async def main():\n"
-        "    log = await open_log(sys.argv[1])\n"
-        "    await steps.flow.start(log)\n"
-        "    await steps.sleeper.start(sys.argv[2])\n"
-        "    await asyncio.Event().wait()\n"
-        "asyncio.run(main())\n"
-    )
-    marker = tmp_path / "pid"
+PROGRAM = """
+import asyncio, sys
+from mainstem.log import open_log
+from tests.flow import process_steps as steps
+{mutant}
+async def main():
+    log = await open_log(sys.argv[1])
+    await steps.flow.start(log)
+    await steps.sleeper.start(sys.argv[2])
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+WITHOUT_SIGNAL = """
+WORKER = "from mainstem.flow import process_worker as w; w.die_with_parent = lambda _pid: None; w.main()"
+spawn = asyncio.create_subprocess_exec
+asyncio.create_subprocess_exec = lambda program, *_module, **options: spawn(program, "-c", WORKER, **options)
+"""
+
+
+def worker_after_kill(directory: Path, mutant: str = "") -> int | None:
+    """Kill an application in mid step; return its worker's pid, or ``None`` if that is gone within five seconds."""
+    marker = directory / "pid"
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path / "log"), str(marker)], env=environment, cwd=ROOT
-    ) as process:
+    arguments = [sys.executable, "-c", PROGRAM.format(mutant=mutant), str(directory / "log"), str(marker)]
+    with subprocess.Popen(arguments, env=environment, cwd=ROOT) as process:
         try:
             wait_until(lambda: marker.exists() and marker.read_text() != "", 20.0)
             pid = int(marker.read_text())
             assert Path(f"/proc/{pid}").exists()
         finally:
             process.kill()
-    wait_until(lambda: _is_gone(pid), what="the worker is gone")
+    try:
+        wait_until(lambda: _is_gone(pid), 5.0)
+    except TimedOutError:
+        return pid
+    return None
+
+
+def test_a_worker_dies_with_the_application(tmp_path: Path) -> None:
+    """When the application is killed in mid step, its worker process is gone with it."""
+    assert worker_after_kill(tmp_path) is None
+
+
+def test_mutant_without_parent_death_signal(tmp_path: Path) -> None:
+    """A worker that does not ask for its parent's death signal outlives it: the test above would notice."""
+    survivor = worker_after_kill(tmp_path, WITHOUT_SIGNAL)
+    assert survivor is not None
+    os.kill(survivor, signal.SIGKILL)
 
 
 def _is_gone(pid: int) -> bool:

@@ -6,6 +6,7 @@ what it asserts.
 
 from __future__ import annotations
 
+import copy
 import fcntl
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,27 +14,50 @@ from typing import Any
 
 import pytest
 
+from mainstem.flow import RunFailedError
 from mainstem.flow import steps as steps_module
+from mainstem.flow.engine import Engine
 from mainstem.flow.history import RunFold
+from mainstem.flow.queues import Queue, Window
 from mainstem.host import lock as lock_module
-from mainstem.log import Record
+from mainstem.log import EmbeddedLog, Record
 from mainstem.log.embedded import engine as log_engine
+from mainstem.log.embedded import recovery, scan
 from mainstem.log.embedded.budget import ByteBudget
 from mainstem.log.errors import LogClosedError
 from mainstem.services.media import work as media_work
 from mainstem.services.uploads import headers as headers_module
+from mainstem.services.uploads.reception import Body
+from mainstem.services.uploads.registry import Registry
+from mainstem.services.uploads.service import Uploads
 from mainstem.web import security as security_module
-from tests.flow import test_recovery
-from tests.log import test_engine, test_io_errors
+from tests.flow import test_jobs, test_recovery
+from tests.log import test_damage, test_engine, test_io_errors
 from tests.services.media import test_workflow
 from tests.services.media.clips import Clips
-from tests.services.uploads import test_service
+from tests.services.uploads import test_headers, test_reception, test_service
 from tests.web import test_security
 
 
 def unknown_told_as_not_written(patch: pytest.MonkeyPatch) -> None:
     """Whoever waits for a commit that failed half-way is told that nothing was written."""
     patch.setattr(log_engine, "AppendOutcomeUnknownError", LogClosedError)
+
+
+def reserve_for_everyone(patch: pytest.MonkeyPatch) -> None:
+    """On a full disk any append may fill a segment to its last byte."""
+    patch.setattr(EmbeddedLog, "_room_bytes", lambda self, _calls: self._active.room_bytes)
+
+
+def full_for_ever(patch: pytest.MonkeyPatch) -> None:
+    """Once the disk was full nobody looks again whether there is room."""
+    patch.setattr(EmbeddedLog, "_full", lambda self: self._full_until_s is not None)
+
+
+def versions_not_looked_at(patch: pytest.MonkeyPatch) -> None:
+    """A frame of whatever version, kind and features is read as one of this version."""
+    for module in (scan, recovery):
+        patch.setattr(module, "check_format", lambda _header, _place: None, raising=False)
 
 
 def budget_ignored(patch: pytest.MonkeyPatch) -> None:
@@ -76,6 +100,41 @@ def claims_never_counted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RunFold, "apply", forgiving)
 
 
+def places_not_counted(patch: pytest.MonkeyPatch) -> None:
+    """Whoever comes to a queue has a place at once."""
+    patch.setattr(Queue, "add", lambda _self, take: take())
+
+
+def delay_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """After a restart jobs run at once, whatever their delay."""
+    settle = Engine._settle
+
+    def at_once(self: Engine, fold: RunFold) -> None:
+        early = copy.copy(fold)
+        early.not_before_ns = 0
+        settle(self, early)
+
+    patch.setattr(Engine, "_settle", at_once)
+
+
+def rate_ignored(patch: pytest.MonkeyPatch) -> None:
+    """The next start may always be now."""
+    patch.setattr(Window, "next_s", lambda _self, now_s: now_s)
+
+
+def worker_death_is_final(patch: pytest.MonkeyPatch) -> None:
+    """A step whose process died is not tried again."""
+    patch.setattr(steps_module, "may_retry", lambda _retry, _error, _attempt: False)
+
+
+def a_worker_that_dies(directory: Path) -> None:
+    """A step whose process dies has a result in the end."""
+    try:
+        test_jobs.test_a_worker_that_dies_is_a_failed_attempt(directory)
+    except RunFailedError as error:
+        raise AssertionError("the run failed with its step's process") from error
+
+
 def policy_left_out(patch: pytest.MonkeyPatch) -> None:
     """Answers let a page load from anywhere."""
     loose = {**security_module.HEADERS, "content-security-policy": "default-src *"}
@@ -85,6 +144,38 @@ def policy_left_out(patch: pytest.MonkeyPatch) -> None:
 def names_of_strangers_kept(patch: pytest.MonkeyPatch) -> None:
     """A file name is taken as it comes, with its directories."""
     patch.setattr(headers_module, "display_name", lambda name: name)
+
+
+def room_not_looked_at(patch: pytest.MonkeyPatch) -> None:
+    """Any number of uploads may be open."""
+    patch.setattr(Registry, "_check_room", lambda _self, _size_bytes: None)
+
+
+def writers_not_counted(patch: pytest.MonkeyPatch) -> None:
+    """Any number of requests may bring bytes at once."""
+    patch.setattr(Uploads, "_check_active", lambda _self, _tools: None)
+
+
+def metadata_of_any_length(patch: pytest.MonkeyPatch) -> None:
+    """Metadata are taken however long they are."""
+    patch.setattr(headers_module, "METADATA_MAX_BYTES", 1 << 40)
+
+
+def client_not_held_back(patch: pytest.MonkeyPatch) -> None:
+    """Bytes are taken in as fast as they come."""
+    patch.setattr(Body, "is_full", False)
+
+
+def finished_chunks_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """After a restart all chunks are encoded again."""
+    patch.setattr(test_workflow, "APPLICATION", "tests.mutants.forgetful_application")
+
+
+def a_kill_in_mid_encode(directory: Path) -> None:
+    """What was encoded when the process was killed is not encoded again."""
+    clips = directory / "clips"
+    clips.mkdir()
+    test_workflow.test_kill_in_mid_encode(Clips(clips), directory)
 
 
 def visible_before_it_is_complete(patch: pytest.MonkeyPatch) -> None:
@@ -108,6 +199,9 @@ def a_failed_packaging(directory: Path) -> None:
 
 CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], None]]] = (
     (lambda _path: test_io_errors.test_calls_behind_a_failed_commit_were_not_written(), unknown_told_as_not_written),
+    (lambda _path: test_io_errors.test_mixed_callers_on_a_full_disk(), reserve_for_everyone),
+    (lambda _path: test_io_errors.test_full_disk(), full_for_ever),
+    (lambda _path: test_damage.test_unknown_version_kind_or_feature(4, 2), versions_not_looked_at),
     (test_engine.test_backpressure_bounds_what_waits, budget_ignored),
     (test_engine.test_second_opener_is_told_who_owns_the_directory, lock_not_taken),
     (
@@ -116,6 +210,15 @@ CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], Non
     ),
     (test_recovery.test_a_sleeper_is_not_taken_over_before_it_wakes, wake_time_forgotten),
     (test_recovery.test_three_claims_in_vain_are_a_quarantine, claims_never_counted),
+    (test_jobs.test_a_queue_runs_so_many_at_once, places_not_counted),
+    (test_jobs.test_a_delayed_job_waits_across_restarts, delay_forgotten),
+    (test_jobs.test_a_rate_limited_queue, rate_ignored),
+    (a_worker_that_dies, worker_death_is_final),
+    (test_service.test_number_of_open_uploads_is_limited, room_not_looked_at),
+    (test_service.test_number_of_writers_is_limited, writers_not_counted),
+    (lambda _path: test_headers.test_long_metadata_is_refused(), metadata_of_any_length),
+    (lambda _path: test_reception.test_fast_client_is_held_back(), client_not_held_back),
+    (a_kill_in_mid_encode, finished_chunks_forgotten),
     (a_failed_packaging, visible_before_it_is_complete),
     (test_service.test_hostile_names_stay_words, names_of_strangers_kept),
     (test_security.test_every_answer_carries_the_policy, policy_left_out),

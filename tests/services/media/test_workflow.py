@@ -45,6 +45,9 @@ pytestmark = pytest.mark.usefixtures("no_children_left")
 
 decode_entry = msgspec.json.Decoder(JournalEntry).decode
 
+APPLICATION = "tests.services.media.application"
+"""The program that is killed."""
+
 
 class Outcome(msgspec.Struct):
     """What became of one upload."""
@@ -350,7 +353,7 @@ def chunk_steps(entries: list[JournalEntry]) -> Killed:
 def test_kill_in_mid_encode(clips: Clips, tmp_path: Path) -> None:
     """Killed with SIGKILL in mid encode: no ffmpeg survives, no finished chunk is encoded again, the video is right."""
     directory, source = tmp_path / "data", clips.get("large.mp4")
-    program = [sys.executable, "-m", "tests.services.media.application", str(directory)]
+    program = [sys.executable, "-m", APPLICATION, str(directory)]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
 
     async def killed_state() -> Killed | None:
