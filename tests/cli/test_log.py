@@ -13,7 +13,7 @@ from tests.cli.conftest import Invoke
 
 def damage(data: Path) -> int:
     """Flip one bit in the middle of the records; return its offset."""
-    path = data / "log" / "0000000001.wal"
+    path = data / "log" / "0000000001-000001.wal"
     content = bytearray(path.read_bytes())
     at = content.index(b'{"id": 3}') + 2
     content[at] ^= 1
@@ -34,8 +34,8 @@ def test_damage_is_named(invoke: Invoke, orders: Path) -> None:
     at = damage(orders)
     result = invoke("log", "verify", orders)
     assert result.code == EXIT_FAILED
-    assert "0000000001.wal byte " in result.out
-    frame_offset = int(result.out.split("0000000001.wal byte ")[1].split(":")[0])
+    assert "0000000001-000001.wal byte " in result.out
+    frame_offset = int(result.out.split("0000000001-000001.wal byte ")[1].split(":")[0])
     assert frame_offset < at < frame_offset + 512
     assert "position 4" in result.out
 
@@ -51,7 +51,7 @@ def test_damage_as_json(invoke: Invoke, orders: Path) -> None:
 
 def test_an_unfinished_write_is_no_damage(invoke: Invoke, orders: Path) -> None:
     """Bytes of a write that a crash cut short are reported, and the log is sound all the same."""
-    path = orders / "log" / "0000000001.wal"
+    path = orders / "log" / "0000000001-000001.wal"
     content = bytearray(path.read_bytes())
     end = len(bytes(content).rstrip(b"\0"))
     torn_at = (end + 63) // 64 * 64

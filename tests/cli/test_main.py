@@ -139,12 +139,12 @@ def test_a_refusal_of_the_system_is_no_traceback(invoke: Invoke, orders: Path, m
     """A file that may not be read ends the command with a sentence that names it."""
 
     def refuse(*_arguments: object) -> None:
-        raise PermissionError(13, "Permission denied", "data/log/0000000001.wal")
+        raise PermissionError(13, "Permission denied", "data/log/0000000001-000001.wal")
 
     monkeypatch.setattr("mainstem.cli.log.verify_directory", refuse)
     result = invoke("log", "verify", orders)
     assert result.code == EXIT_FAILED
-    assert result.err == "error: data/log/0000000001.wal: Permission denied.\n"
+    assert result.err == "error: data/log/0000000001-000001.wal: Permission denied.\n"
 
 
 def test_interrupt_ends_quietly(

@@ -19,7 +19,7 @@ from mainstem.log import (
     Record,
     open_log,
 )
-from mainstem.log.embedded.layout import segment_name
+from mainstem.log.embedded.layout import read_manifest, segment_name
 from mainstem.log.embedded.recovery import TornTail, recover
 from mainstem.log.frame import COMMIT, HEADER_BYTES, Commit, FrameHeader, parse_header
 from mainstem.testing import SimulatedClock, SimulatedDisk
@@ -32,9 +32,14 @@ Values = list[tuple[int, str, bytes]]
 """Records as position, stream and value."""
 
 
-def segment(number: int = 1) -> Path:
-    """Return a segment's path."""
-    return DIRECTORY / segment_name(number)
+def segment(number: int = 1, epoch: int = 1) -> Path:
+    """Return the path of a segment, of the line that an epoch began."""
+    return DIRECTORY / segment_name(number, epoch)
+
+
+def current(disk: SimulatedDisk, number: int = 1) -> Path:
+    """Return the path of a segment, of whatever line the log's manifest says."""
+    return DIRECTORY / read_manifest(disk.another_process(), DIRECTORY).segment_name(number)
 
 
 async def open_on(
@@ -71,7 +76,7 @@ async def bury(log: EmbeddedLog) -> None:
 
 def headers_of(disk: SimulatedDisk, number: int = 1) -> list[FrameHeader]:
     """Return the headers of a segment's frames, as far as they follow each other."""
-    content = disk.contents(segment(number))
+    content = disk.contents(current(disk, number))
     headers: list[FrameHeader] = []
     offset = 0
     while (header := parse_header(content[offset : offset + HEADER_BYTES])) is not None:
@@ -89,8 +94,8 @@ def stored(disk: SimulatedDisk) -> Values:
     """Return every record in a log's segments, read frame by frame with no engine in between."""
     found: Values = []
     number = 1
-    while disk.exists(segment(number)):
-        content = disk.contents(segment(number))
+    while disk.exists(current(disk, number)):
+        content = disk.contents(current(disk, number))
         for header in headers_of(disk, number):
             if header.kind == COMMIT:
                 commit = Commit(header, content[header.offset + HEADER_BYTES : header.end_offset])

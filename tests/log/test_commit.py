@@ -93,3 +93,25 @@ def test_one_record_is_encoded_as_many_are() -> None:
     """The short way for calls of one record makes the same columns as the way for many."""
     for record in (Record(b"v"), Record(b""), Record(b"v", b"k"), Record(b"v", b"", {"a": "b"}), Record(b"v", b"", {})):
         assert _one_row("a", [record], 3) == _rows("a", [record], 3)
+
+
+def test_what_waits_is_not_copied() -> None:
+    """A call that waits for its commit holds the caller's own bytes: what is pending is what the budget counts."""
+    records = [Record(b"v" * 1000, b"k" * 100) for _row in range(3)]
+    call = encode_call([("a", records, None)], None, False, LogSettings())
+    block = call.blocks[0]
+    assert block.keys is not None
+    assert all(part is record.value for part, record in zip(block.values.parts, records, strict=True))
+    assert all(part is record.key for part, record in zip(block.keys.parts, records, strict=True))
+
+
+def test_a_refusal_by_a_plan_that_came_to_nothing_is_forgotten() -> None:
+    """A call that one plan refused, and that the next one finds to be a repeat, gets the first one's answer."""
+    index = LogIndex(10)
+    repeat = call("a", expected=7, dedup_id="x")
+    CommitPlan(index).add(repeat)
+    refusals = [repeat.error]
+    commit_all(index, call("a", dedup_id="x"))
+    CommitPlan(index).add(repeat)
+    assert isinstance(refusals[0], PositionConflictError)
+    assert (repeat.answer, repeat.error) == ((1,), None)

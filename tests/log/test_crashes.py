@@ -174,14 +174,14 @@ def test_death_during_recovery_after_a_roll() -> None:
 
     async def roll() -> SimulatedDisk:
         log = await open_on(disk)
-        disk.fail("write", path=segment(1).name)
+        disk.fail("write", path=segment(1, epoch=2).name + ".new")
         with pytest.raises(NotWrittenError):
             await log.append("a", [Record(b"x" * 3000)])
         await log.close()
         return disk.copy()
 
     started = run(roll())
-    assert started.exists(segment(2))
+    assert started.exists(segment(2, epoch=2))
     dying_recoveries(started, list(range(1, 9)))
 
 
@@ -235,7 +235,7 @@ def test_two_openers() -> None:
         log = await open_on(successor)
         assert log.end_position == 1
         with pytest.raises(LockHeldError):
-            successor.another_process().lock(DIRECTORY / "lock")
+            successor.another_process().lock(DIRECTORY / "epoch.000002")
         await log.close()
 
     run(scenario())

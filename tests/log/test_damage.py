@@ -15,6 +15,7 @@ from mainstem.log.frame import ALIGNMENT, CLEAN_END, COMMIT, HEADER_BYTES, Frame
 from mainstem.testing import SECTOR_BYTES, SimulatedDisk
 from tests.log.faults import (
     DIRECTORY,
+    current,
     headers_of,
     last_commit,
     open_on,
@@ -40,7 +41,7 @@ def expect_torn(disk: SimulatedDisk, base: SimulatedDisk = BASE, number: int = 1
     assert torn.offset == last.offset
     assert disk.contents(Path(torn.copy)).rstrip(b"\0") == damaged
     assert stored(disk) == [row for row in stored(base) if row[0] < last.first_position]
-    assert not disk.contents(segment(number))[last.offset :].strip(b"\0")
+    assert not disk.contents(current(disk, number))[last.offset :].strip(b"\0")
     assert reopened(disk) is None
 
 

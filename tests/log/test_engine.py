@@ -208,7 +208,7 @@ def test_verify_counts_what_is_sound(tmp_path: Path) -> None:
     assert report.sound and not report.torn
     assert (report.records, report.commits, report.end_position) == (100, 100, 100)
     assert report.segments > 1
-    path = tmp_path / "0000000001.wal"
+    path = tmp_path / "0000000001-000001.wal"
     data = bytearray(path.read_bytes())
     data[1000] ^= 1
     path.write_bytes(data)

@@ -168,12 +168,12 @@ def test_error_while_opening_frees_the_lock() -> None:
 
 
 ROLL: tuple[tuple[OperationKind, int, str], ...] = (
-    ("create", 1, "2.wal.new"),
-    ("write", 1, "2.wal.new"),
-    ("sync", 1, "2.wal.new"),
-    ("write", 2, "2.wal.new"),
-    ("sync", 2, "2.wal.new"),
-    ("rename", 1, "2.wal"),
+    ("create", 1, "2-000001.wal.new"),
+    ("write", 1, "2-000001.wal.new"),
+    ("sync", 1, "2-000001.wal.new"),
+    ("write", 2, "2-000001.wal.new"),
+    ("sync", 2, "2-000001.wal.new"),
+    ("rename", 1, "2-000001.wal"),
     ("sync_directory", 1, ""),
 )
 """The operations of a roll, up to the new segment's name."""
@@ -242,7 +242,7 @@ def test_full_disk() -> None:
         records = await log.read(">", 0, 1000)
         assert len(records) == len(written) + claims
         assert len(disk.contents(segment(1))) == size
-        assert disk.list_directory(DIRECTORY) == ["0000000001.wal", "lock", "log.meta"]
+        assert disk.list_directory(DIRECTORY) == ["0000000001-000001.wal", "epoch.000001", "log.meta", "manifest"]
         disk.capacity_bytes = None
         assert await outcome(log.append("a", [Record(b"still" * 100)])) is LogFullError
         clock.advance(1.5)
@@ -298,13 +298,12 @@ def test_closing_and_opening_on_a_full_disk() -> None:
 
 
 def test_no_room_for_a_new_log() -> None:
-    """Creating a log on a full disk fails with the system's error, leaves no half log, and works once there is room."""
+    """Creating a log on a full disk fails with a clear error, leaves no half log, and works once there is room."""
 
     async def scenario() -> None:
         disk = SimulatedDisk(capacity_bytes=2048)
-        with pytest.raises(OSError) as caught:
+        with pytest.raises(LogFullError, match="no room for the files that opening needs"):
             await open_on(disk)
-        assert caught.value.errno == errno.ENOSPC
         disk.capacity_bytes = None
         log = await open_on(disk)
         assert await log.append("a", [Record(b"1")]) == 1
@@ -357,7 +356,7 @@ def test_cancelled_open_lets_go() -> None:
         with pytest.raises(asyncio.CancelledError):
             await opening
         if fails:
-            disk.fail("sync_directory", path="/data/log")
+            disk.fail("remove", path="epoch.000001")
         gate.open.set()
 
         async def free() -> bool:

@@ -37,7 +37,7 @@ def strangers_do_not_steer_the_terminal(directory: Path, monkeypatch: pytest.Mon
 def damage_is_an_exit_code(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A damaged log does not pass for a sound one."""
     write_log(directory, [Append("a", [Record(b"payload")])])
-    file = directory / "log" / "0000000001.wal"
+    file = directory / "log" / "0000000001-000001.wal"
     file.write_bytes(file.read_bytes().replace(b"payload", b"pAyload"))
     code, _text = invoke(monkeypatch, "log", "verify", str(directory))
     assert code == 1

@@ -149,7 +149,7 @@ class Oracle:
     """Knows every call, and judges every record that the log shows."""
 
     def __init__(self) -> None:
-        self.life_calls: list[list[Call]] = [[] for _writer in range(_WRITERS)]
+        self.life_calls: list[list[Call]] = [[] for _writer in range(_WRITERS + 1)]
         self._by_value: dict[bytes, Call] = {}
         self._seen: dict[int, StoredRecord] = {}
         self._named: dict[int, str] = {}
@@ -264,7 +264,7 @@ class History:
         self.disk = SimulatedDisk(on_sync=self._during_sync)
         self.story: list[str] = []
         self._serial = 0
-        self._retryable: list[list[Call]] = [[] for _writer in range(_WRITERS)]
+        self._retryable: list[list[Call]] = [[] for _writer in range(_WRITERS + 1)]
         self._failed = False
         self._living = False
         self._violation: Exception | None = None
@@ -292,7 +292,8 @@ class History:
     async def run(self) -> str:
         """Live all lives."""
         for life in range(self.random.randint(2, 5)):
-            end = self.random.choice(("close", "power", "power", "kill", "kill", "io error", "cut in between"))
+            ends = ("close", "power", "power", "kill", "kill", "io error", "cut in between", "deposed", "deposed")
+            end = self.random.choice(ends)
             log = await self._open(life)
             await self._live(log, end)
             await self._die(log, end, life)
@@ -354,7 +355,8 @@ class History:
         if full:
             self.disk.capacity_bytes = self.disk.used_bytes() + self.random.randint(0, 20_000)
         following = asyncio.ensure_future(self._follow(log, self.random.randint(0, log.end_position)))
-        await asyncio.gather(*(self._write(log, writer) for writer in range(_WRITERS)))
+        deposing = (self._depose(),) if end == "deposed" else ()
+        await asyncio.gather(*(self._write(log, writer) for writer in range(_WRITERS)), *deposing)
         if full:
             self.disk.capacity_bytes = None
             self.clock.advance(2)
@@ -363,6 +365,24 @@ class History:
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError):  # the point of it
             await following
+
+    async def _depose(self) -> None:
+        """Take the log over, as another process, from this one, which lives on and notices when it notices."""
+        for _turn in range(self.random.randint(0, 60)):
+            await asyncio.sleep(0)
+        successor = self.disk.another_process()
+        with contextlib.suppress(
+            OSError, LogFullError
+        ):  # no power, or no room: then nobody was deposed, or for nothing
+            log = await open_log(DIRECTORY, disk=successor, clock=self.clock, settings=SETTINGS, depose=True)
+            self.oracle.saw(await _read_all(log))
+            for _call in range(self.random.randint(0, 3)):
+                await self._single(log, _WRITERS)
+            self.oracle.saw(await _read_all(log))
+            if self.random.random() < 0.5:
+                await log.close()
+            successor.kill()
+            await _bury(log)
 
     async def _follow(self, log: EmbeddedLog, after: int) -> None:
         """Follow the log live: every record once, in order."""

@@ -12,10 +12,12 @@ import pytest
 
 from mainstem.host.disk import Buffer, File
 from mainstem.log import StoredRecord
-from mainstem.log.embedded import engine, reader, recovery, scan
+from mainstem.log.embedded import engine, reader, recovery, scan, walk
 from mainstem.log.embedded.calls import Call
 from mainstem.log.embedded.commit import CommitPlan
 from mainstem.log.embedded.index import LogIndex
+from mainstem.log.embedded.layout import Manifest
+from mainstem.log.embedded.segment import allocate
 from mainstem.log.errors import LogCorruptError
 from mainstem.testing import SimulatedDisk
 from mainstem.testing.disk import SimulatedFile
@@ -41,6 +43,7 @@ def sync_left_out(patch: pytest.MonkeyPatch) -> None:
 
     def write_only(self: engine.EmbeddedLog, file: File, offset: int, buffers: Sequence[Buffer]) -> float:
         file.write_at(offset, buffers)
+        self._check_not_deposed()
         return 0.0
 
     patch.setattr(engine.EmbeddedLog, "_write_and_sync", write_only)
@@ -55,6 +58,7 @@ def acknowledged_before_its_sync(patch: pytest.MonkeyPatch) -> None:
             unsynced.pop().sync()
         file.write_at(offset, buffers)
         unsynced.append(file)
+        self._check_not_deposed()
         return 0.0
 
     patch.setattr(engine.EmbeddedLog, "_write_and_sync", late_sync)
@@ -71,6 +75,7 @@ def failed_sync_tried_again(patch: pytest.MonkeyPatch) -> None:
             if error.errno != errno.EIO:
                 raise
             file.sync()
+        self._check_not_deposed()
         return 0.0
 
     patch.setattr(engine.EmbeddedLog, "_write_and_sync", insist)
@@ -81,9 +86,56 @@ def checksum_unchecked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(scan, "crc32c", lambda _data: _EqualToAll())
 
 
-def last_frame_not_written_again(patch: pytest.MonkeyPatch) -> None:
-    """Recovery shows the last frame from the page cache without making it durable first."""
-    patch.setattr(recovery, "_write_again", lambda _file, _frame: None)
+class _SyncsTwice:
+    """A file whose first sync, when it was allocated, is real, and whose second one is not."""
+
+    def __init__(self, file: File) -> None:
+        self._file = file
+        self._skips = 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def sync(self) -> None:
+        """Skip the first call, then sync."""
+        self._skips -= 1
+        if self._skips < 0:
+            self._file.sync()
+
+
+def copy_not_synced(patch: pytest.MonkeyPatch) -> None:
+    """What a dead owner left in the page cache is copied and served, and the copy is not made durable first."""
+    patch.setattr(recovery, "allocate", lambda *arguments: _SyncsTwice(allocate(*arguments)))
+
+
+def served_in_place(patch: pytest.MonkeyPatch) -> None:
+    """A new owner goes on in the files of one that did not close the log, and may still write to them."""
+
+    def in_place(disk: SimulatedDisk, _directory: Path, source: walk.Segment, _name: str) -> File:
+        return disk.open(Path(source.place.path), write=True)
+
+    patch.setattr(recovery, "_copy", in_place)
+    patch.setattr(Manifest, "with_line", lambda self, _line: self)
+
+
+def epoch_not_looked_at(patch: pytest.MonkeyPatch) -> None:
+    """An owner acknowledges without looking whether another one has taken the log over."""
+    original = SimulatedDisk.exists
+
+    def blind(self: SimulatedDisk, path: Path) -> bool:
+        return not path.name.startswith("epoch.") and original(self, path)
+
+    patch.setattr(SimulatedDisk, "exists", blind)
+
+
+def epoch_not_looked_at_by_readers(patch: pytest.MonkeyPatch) -> None:
+    """A reader beside the owners shows what a deposed one wrote."""
+
+    def once(self: reader.EmbeddedReader) -> bool:
+        return not self._epoch and original(self)
+
+    original = reader.EmbeddedReader._follow_owner
+    patch.setattr(reader.EmbeddedReader, "_follow_owner", once)
 
 
 def failed_frame_left_for_readers(patch: pytest.MonkeyPatch) -> None:
@@ -92,6 +144,7 @@ def failed_frame_left_for_readers(patch: pytest.MonkeyPatch) -> None:
     def leave(self: engine.EmbeddedLog, file: File, offset: int, buffers: Sequence[Buffer]) -> float:
         file.write_at(offset, buffers)
         file.sync()
+        self._check_not_deposed()
         return 0.0
 
     patch.setattr(engine.EmbeddedLog, "_write_and_sync", leave)
@@ -132,7 +185,7 @@ def directory_never_synced(patch: pytest.MonkeyPatch) -> None:
 
 def end_mark_trusted(patch: pytest.MonkeyPatch) -> None:
     """Recovery trusts an end mark that may stand in the page cache only."""
-    patch.setattr(recovery, "_finish_roll", lambda *_arguments: None)
+    patch.setattr(recovery, "_last_complete", lambda left: left.segments[-1])
 
 
 def answers_forgotten(patch: pytest.MonkeyPatch) -> None:
@@ -190,7 +243,10 @@ MUTANTS: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     acknowledged_before_its_sync,
     failed_sync_tried_again,
     checksum_unchecked,
-    last_frame_not_written_again,
+    copy_not_synced,
+    served_in_place,
+    epoch_not_looked_at,
+    epoch_not_looked_at_by_readers,
     failed_frame_left_for_readers,
     reader_without_a_sync,
     directory_never_synced,

@@ -15,8 +15,7 @@ from mainstem.cli.errors import EXIT_FAILED, EXIT_OK
 from mainstem.cli.output import Output, format_count, format_time, iso_time, layout, printable
 from mainstem.cli.reading import log_directory, open_data, read_all
 from mainstem.host.disk import SystemDisk
-from mainstem.host.lock import lock_owner_pid
-from mainstem.log.embedded.layout import LOCK_NAME
+from mainstem.log import owner_pid
 from mainstem.log.embedded.verify import verify_directory
 from mainstem.ui.format import format_bytes
 
@@ -88,7 +87,7 @@ def _verify(data: Path, output: Output) -> int:
     for finding in report.findings:
         output.text(f"{output.style('damaged', 'red')}  {printable(finding)}")
     if report.torn:
-        owner = lock_owner_pid(directory / LOCK_NAME)
+        owner = owner_pid(directory)
         note = f"process {owner} may be writing it just now" if owner else "a crash cut it short"
         output.text(f"{output.style('unfinished', 'yellow')}  {printable(report.torn)} ({note})")
     amounts = ((report.segments, "segment"), (report.commits, "commit"), (report.records, "record"))
@@ -120,7 +119,7 @@ async def _stats(arguments: argparse.Namespace, output: Output) -> None:
         first = await log.read(">", 0, 1)
         last = await log.read(">", stats.end_position - 1, 1) if stats.end_position else []
         sizes = await _stream_sizes(arguments.directory) if arguments.streams else []
-    owner = lock_owner_pid(directory / LOCK_NAME)
+    owner = owner_pid(directory)
     largest = sorted(sizes, key=lambda size: (-size.value_bytes, size.stream))[: arguments.streams or 0]
     if output.as_json:
         output.document(

@@ -15,8 +15,7 @@ from pathlib import Path
 import msgspec
 
 from mainstem.cli.errors import ApplicationNeededError, ApplicationRefusedError, NotFoundError, UsageError
-from mainstem.host.lock import lock_owner_pid
-from mainstem.log.embedded.layout import LOCK_NAME
+from mainstem.log import owner_pid as log_owner_pid
 
 SERVER_FILE = "server.json"
 """Name of the file within the data directory."""
@@ -107,7 +106,7 @@ def _web_address(url: str) -> urllib.parse.SplitResult | None:
 
 def owner_pid(data: Path) -> int:
     """Return the id of the process that runs on a data directory, however it was started; 0 when none does."""
-    return lock_owner_pid(data / "log" / LOCK_NAME) or lock_owner_pid(data / LOCK_NAME)
+    return log_owner_pid(data / "log") or log_owner_pid(data)
 
 
 def call_application(data: Path, path: str, body: object, server: RunningServer | None = None) -> object:

@@ -18,9 +18,7 @@ from mainstem.cli.arguments import add_data, add_json, positive
 from mainstem.cli.errors import EXIT_OK, NotFoundError
 from mainstem.cli.output import Output, Style, format_count, format_time, iso_time, printable
 from mainstem.cli.reading import log_directory, open_data, read_all
-from mainstem.host.lock import lock_owner_pid
-from mainstem.log import ABOUT, TRACEPARENT, ReadableLog, StoredRecord
-from mainstem.log.embedded.layout import LOCK_NAME
+from mainstem.log import ABOUT, TRACEPARENT, ReadableLog, StoredRecord, owner_pid
 from mainstem.trace.context import parse_traceparent
 from mainstem.trace.spans import Span
 from mainstem.trace.waterfall import LEGEND, Waterfall, build_waterfall, render_text
@@ -112,7 +110,7 @@ async def _trace(arguments: argparse.Namespace, output: Output) -> None:
         for line in trace_lines(trace, output.width, lambda text, what: output.style(text, _STYLES.get(what))):
             output.text(line)
     is_running = any(row.span.status == "running" for trace in traces for row in trace.waterfall.rows)
-    if is_running and not lock_owner_pid(log_directory(arguments.data) / LOCK_NAME):
+    if is_running and not owner_pid(log_directory(arguments.data)):
         output.remark(
             f"No application runs on {arguments.data}: what is marked as running has not ended yet, and goes on when "
             "it is started again."

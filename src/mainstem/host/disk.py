@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from mainstem.host.lock import RecordLock
+from mainstem.host.lock import RecordLock, lock_owner_pid
 
 Buffer = bytes | bytearray | memoryview
 
@@ -101,12 +101,21 @@ class Disk(Protocol):
         """Return once the names in a directory are durable."""
         ...
 
-    def lock(self, path: Path) -> Lock:
+    def lock(self, path: Path, *, new: bool = False) -> Lock:
         """Take the exclusive lock that a file stands for, creating the file where missing; never waits.
+
+        Args:
+            path: The file. Its name is not durable before :meth:`sync_directory`.
+            new: Whether the file must not be there yet: of several who try, one creates it.
 
         Raises:
             LockHeldError: Another process, or this one, holds it.
+            FileExistsError: It was to be new, and is there.
         """
+        ...
+
+    def lock_owner(self, path: Path) -> int:
+        """Return the id of the process that holds a file's lock; 0 when nobody does."""
         ...
 
 
@@ -190,7 +199,7 @@ class SystemDisk:
 
     def exists(self, path: Path) -> bool:
         """Tell whether a path names anything."""
-        return os.path.lexists(path)
+        return os.access(path, os.F_OK, follow_symlinks=False)
 
     def open(self, path: Path, *, write: bool = False) -> SystemFile:
         """Open an existing file; it is not inherited by child processes."""
@@ -221,6 +230,10 @@ class SystemDisk:
         finally:
             os.close(descriptor)
 
-    def lock(self, path: Path) -> RecordLock:
+    def lock(self, path: Path, *, new: bool = False) -> RecordLock:
         """Take a POSIX record lock."""
-        return RecordLock(path)
+        return RecordLock(path, new=new)
+
+    def lock_owner(self, path: Path) -> int:
+        """Return the holder of a POSIX record lock."""
+        return lock_owner_pid(path)

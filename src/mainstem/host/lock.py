@@ -36,15 +36,21 @@ class LockHeldError(Exception):
 class RecordLock:
     """The lock of one file, held from construction to :meth:`release` or the end of the process.
 
+    Args:
+        path: The file, which is created where there is none.
+        new: Whether it must not be there yet.
+
     Raises:
         LockHeldError: It is held, by another process or by this one.
+        FileExistsError: It was to be new, and is there.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, new: bool = False) -> None:
         self._pid = os.getpid()
         with _held_guard:
             self._identity = self._refuse_second_taker(path)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (os.O_EXCL if new else 0)
+            self._descriptor = os.open(path, flags, 0o600)
             try:
                 fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

@@ -19,11 +19,12 @@ from mainstem.log.contract import (
     StoredRecord,
     Traits,
 )
-from mainstem.log.embedded import EmbeddedLog, EmbeddedReader, LogSettings, open_log, open_reader
+from mainstem.log.embedded import EmbeddedLog, EmbeddedReader, LogSettings, open_log, open_reader, owner_pid
 from mainstem.log.errors import (
     AppendOutcomeUnknownError,
     LogClosedError,
     LogCorruptError,
+    LogDeposedError,
     LogError,
     LogFormatError,
     LogFullError,
@@ -44,6 +45,7 @@ __all__ = [
     "Log",
     "LogClosedError",
     "LogCorruptError",
+    "LogDeposedError",
     "LogError",
     "LogFormatError",
     "LogFullError",
@@ -59,4 +61,5 @@ __all__ = [
     "Traits",
     "open_log",
     "open_reader",
+    "owner_pid",
 ]

@@ -55,6 +55,18 @@ class AppendOutcomeUnknownError(LogError):
     code = "log-outcome-unknown"
 
 
+class LogDeposedError(LogError):
+    """Another process took the log over, because this one did not answer for too long. It writes no more."""
+
+    code = "log-deposed"
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(
+            f"{directory}: another process took the log over, since this one did not answer for too long. What was "
+            "acknowledged is safe with it; this process writes nothing more. Start it again."
+        )
+
+
 class LogCorruptError(LogError):
     """Acknowledged bytes on disk are damaged or missing. Nothing was changed."""
 

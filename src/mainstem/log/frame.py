@@ -196,30 +196,39 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
 
 
 class Column(msgspec.Struct, frozen=True, gc=False):
-    """Byte strings, one a record, laid end to end.
+    """Byte strings, one a record.
 
     Attributes:
+        parts: The byte strings. They are the caller's own, not copies: much may wait for its commit.
         lengths: The length of each.
-        data: All of them, joined.
     """
 
+    parts: Sequence[bytes]
     lengths: Sequence[int]
-    data: bytes
 
     @classmethod
     def of(cls, parts: Sequence[bytes]) -> Column:
         """Return a column of these byte strings."""
-        return cls(tuple(map(len, parts)), b"".join(parts))
+        return cls(parts, tuple(map(len, parts)))
 
-    def encode(self) -> bytes:
-        """Return offsets and data, each padded to 8 bytes."""
-        lengths, data = self.lengths, self.data
-        if len(lengths) == 1:  # eight bytes of offsets need no padding
-            offsets = _ONE_ROW.pack(0, len(data))
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all of them."""
+        return sum(self.lengths)
+
+    def encode(self) -> tuple[int, bytes]:
+        """Return their number of bytes; and offsets and data, each padded to 8 bytes."""
+        data = b"".join(self.parts)
+        size = len(data)
+        if len(self.lengths) == 1:  # eight bytes of offsets need no padding
+            offsets = _ONE_ROW.pack(0, size)
         else:
-            offsets = _padded(array("i", accumulate(lengths, initial=0)).tobytes())
-        missing = -len(data) % 8
-        return offsets + data + _PADDING[missing] if missing else offsets + data
+            offsets = _padded(array("i", accumulate(self.lengths, initial=0)).tobytes())
+        missing = -size % 8
+        return size, offsets + data + _PADDING[missing] if missing else offsets + data
+
+
+_NOTHING = (0, b"")
 
 
 def _padded(data: bytes) -> bytes:
@@ -228,8 +237,7 @@ def _padded(data: bytes) -> bytes:
 
 
 def _names(names: Sequence[str]) -> tuple[int, bytes]:
-    column = Column.of([name.encode() for name in names])
-    return len(column.data), column.encode()
+    return Column.of([name.encode() for name in names]).encode()
 
 
 @lru_cache(maxsize=4096)
@@ -255,26 +263,21 @@ def encode_commit(
         values: Their values.
         calls: The calls with a ``dedup_id``, with the last position of each of their appends.
     """
-    name_bytes, name_column = _one_name(names[0]) if len(names) == 1 else _names(names)
+    name_size, name_column = _one_name(names[0]) if len(names) == 1 else _names(names)
+    key_size, key_column = keys.encode() if keys is not None else _NOTHING
+    header_size, header_column = headers.encode() if headers is not None else _NOTHING
     call_data = _encode_json(calls) if calls else b""
-    parts = [
-        _SIZES.pack(
-            len(names),
-            name_bytes,
-            len(keys.data) if keys is not None else 0,
-            len(headers.data) if headers is not None else 0,
-            len(call_data),
-        ),
-        name_column,
-    ]
-    if len(names) > 1:
-        parts.append(_padded(array("i", stream_of_record).tobytes()))
-    if keys is not None and keys.data:
-        parts.append(keys.encode())
-    if headers is not None and headers.data:
-        parts.append(headers.encode())
-    parts += (values.encode(), call_data)
-    return b"".join(parts)
+    return b"".join(
+        (
+            _SIZES.pack(len(names), name_size, key_size, header_size, len(call_data)),
+            name_column,
+            _padded(array("i", stream_of_record).tobytes()) if len(names) > 1 else b"",
+            key_column if key_size else b"",
+            header_column if header_size else b"",
+            values.encode()[1],
+            call_data,
+        )
+    )
 
 
 class Commit:

@@ -296,20 +296,30 @@ class SimulatedDisk:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
             self._volume.sync_names(place)
 
-    def lock(self, path: Path) -> SimulatedLock:
+    def lock(self, path: Path, *, new: bool = False) -> SimulatedLock:
         """Take a file's lock, creating the file where missing.
 
         Raises:
             LockHeldError: It is held, by another simulated process or by this one.
+            FileExistsError: It was to be new, and is there.
         """
         with self._guard:
             place = _absolute(path)
             self._begin("lock", place)
+            if new and place in self._volume.names:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
             inode = self._inode(place) if place in self._volume.names else self._new_inode(place)
             if inode in self._volume.locks:
                 raise LockHeldError(self._volume.locks[inode])
             self._volume.locks[inode] = self.pid
             return SimulatedLock(self, inode)
+
+    def lock_owner(self, path: Path) -> int:
+        """Return the simulated process that holds a file's lock; 0 when none does."""
+        with self._guard:
+            self._check_power()
+            inode = self._volume.names.get(_absolute(path))
+            return self._volume.locks.get(inode, 0) if isinstance(inode, Inode) else 0
 
     # -- faults --------------------------------------------------------------------------------------------------------
 

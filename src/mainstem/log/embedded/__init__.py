@@ -1,6 +1,7 @@
 """The embedded engine: write-ahead segments in one directory, owned by one process.
 
-Where to look: ``../frame.py`` has the format; ``scan.py`` tells torn from damaged; ``recovery.py`` opens;
+Where to look: ``../frame.py`` has the format; ``layout.py`` names the files; ``scan.py`` and ``walk.py`` tell torn from
+damaged; ``recovery.py`` opens;
 ``commit.py`` decides what one commit holds; ``engine.py`` writes it; ``store.py`` and ``index.py`` read it back;
 ``reader.py`` reads beside an owner.
 """
@@ -13,15 +14,13 @@ import os
 from pathlib import Path
 
 from mainstem.host.clock import Clock, SystemClock
-from mainstem.host.disk import Disk, Lock, SystemDisk
-from mainstem.host.lock import LockHeldError
+from mainstem.host.disk import Disk, SystemDisk
 from mainstem.log.embedded.engine import EmbeddedLog
-from mainstem.log.embedded.layout import LOCK_NAME, LogSettings
+from mainstem.log.embedded.layout import LogSettings, epoch_name, epochs
 from mainstem.log.embedded.reader import EmbeddedReader
 from mainstem.log.embedded.recovery import Recovered, recover
-from mainstem.log.errors import LogInUseError
 
-__all__ = ["EmbeddedLog", "EmbeddedReader", "LogSettings", "open_log", "open_reader"]
+__all__ = ["EmbeddedLog", "EmbeddedReader", "LogSettings", "open_log", "open_reader", "owner_pid"]
 
 _logger = logging.getLogger(__name__)
 
@@ -32,8 +31,17 @@ async def open_log(
     disk: Disk | None = None,
     clock: Clock | None = None,
     settings: LogSettings | None = None,
+    depose: bool = False,
 ) -> EmbeddedLog:
     """Open the log in a directory as its owner, creating it where there is none; a torn tail is set aside and reported.
+
+    Args:
+        directory: Where the log is, or is to be.
+        disk: The file system.
+        clock: Where times come from.
+        settings: Sizes and limits.
+        depose: Whether to take the log over from an owner that lives but does not answer: it acknowledges nothing more
+            from that moment on, whatever it does when it wakes up.
 
     Raises:
         LogInUseError: Another process owns it (or this one already does).
@@ -43,9 +51,9 @@ async def open_log(
     """
     path = Path(directory)
     disk, clock, settings = disk or SystemDisk(), clock or SystemClock(), settings or LogSettings()
-    opening = asyncio.ensure_future(asyncio.to_thread(_take_over, disk, clock, path, settings))
+    opening = asyncio.ensure_future(asyncio.to_thread(_open, disk, clock, path, settings, depose))
     try:
-        lock, recovered = await asyncio.shield(opening)
+        recovered = await asyncio.shield(opening)
     except asyncio.CancelledError:
         opening.add_done_callback(_let_go)
         raise
@@ -58,28 +66,27 @@ async def open_log(
             torn.size_bytes,
             torn.copy,
         )
-    return EmbeddedLog(disk, clock, path, settings, recovered, lock)
+    return EmbeddedLog(disk, clock, path, settings, recovered)
 
 
-def _take_over(disk: Disk, clock: Clock, path: Path, settings: LogSettings) -> tuple[Lock, Recovered]:
+def _open(disk: Disk, clock: Clock, path: Path, settings: LogSettings, depose: bool) -> Recovered:
     disk.make_directory(path)
-    try:
-        lock = disk.lock(path / LOCK_NAME)
-    except LockHeldError as held:
-        raise LogInUseError(str(path), held.owner_pid) from None
-    try:
-        return lock, recover(disk, clock, path, settings)
-    except BaseException:
-        lock.release()
-        raise
+    return recover(disk, clock, path, settings, depose=depose)
 
 
-def _let_go(opening: asyncio.Future[tuple[Lock, Recovered]]) -> None:
+def _let_go(opening: asyncio.Future[Recovered]) -> None:
     """Give back what an opening took whose caller was cancelled meanwhile."""
     if not opening.cancelled() and opening.exception() is None:
-        lock, recovered = opening.result()
+        recovered = opening.result()
         recovered.active.file.close()
-        lock.release()
+        recovered.lock.release()
+
+
+def owner_pid(directory: str | os.PathLike[str], *, disk: Disk | None = None) -> int:
+    """Return the id of the process that owns the log in a directory; 0 when nobody does, or there is none."""
+    disk, path = disk or SystemDisk(), Path(directory)
+    latest = epochs(disk.list_directory(path))[-1:]
+    return disk.lock_owner(path / epoch_name(latest[0])) if latest else 0
 
 
 async def open_reader(

@@ -44,11 +44,11 @@ class Block(msgspec.Struct, frozen=True, gc=False):
     @property
     def size_bytes(self) -> int:
         """Bytes of values, keys and headers."""
-        size = len(self.values.data)
+        size = self.values.size_bytes
         if self.keys is not None:
-            size += len(self.keys.data)
+            size += self.keys.size_bytes
         if self.headers is not None:
-            size += len(self.headers.data)
+            size += self.headers.size_bytes
         return size
 
 
@@ -151,9 +151,9 @@ def _one_row(stream: str, records: Sequence[Record], expected_position: int | No
         stream,
         expected_position,
         1,
-        Column((len(value),), value),
-        Column((len(key),), key) if key else None,
-        Column((len(header),), header) if header else None,
+        Column([value], (len(value),)),
+        Column([key], (len(key),)) if key else None,
+        Column([header], (len(header),)) if header else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 from mainstem.log.embedded.calls import Answer, Block, Call
@@ -46,7 +46,7 @@ class CommitPlan:
         if call.dedup_id:
             earlier = self._index.answer(call.dedup_id) or self.named.get(call.dedup_id)
             if earlier is not None:
-                call.answer = earlier
+                call.answer, call.error = earlier, None  # an earlier plan that came to nothing may have refused it
                 return
         call.error = self._conflict(call)
         if call.error is None:
@@ -99,8 +99,8 @@ class CommitPlan:
             keys = _joined([(block.keys, block.record_count) for block in blocks])
             headers = _joined([(block.headers, block.record_count) for block in blocks])
             values = Column(
+                list(chain.from_iterable(block.values.parts for block in blocks)),
                 list(chain.from_iterable(block.values.lengths for block in blocks)),
-                b"".join([block.values.data for block in blocks]),
             )
         return encode_commit(
             self.names,
@@ -114,8 +114,11 @@ class CommitPlan:
 
 def _joined(columns: Sequence[tuple[Column | None, int]]) -> Column | None:
     """Return columns, each of so many records, as one; those that are missing stand for empty ones."""
-    present = [column.data for column, _count in columns if column is not None]
-    if not present:
+    if all(column is None for column, _count in columns):
         return None
-    lengths: Iterable[Sequence[int]] = ((0,) * count if column is None else column.lengths for column, count in columns)
-    return Column(list(chain.from_iterable(lengths)), b"".join(present))
+    parts: list[bytes] = []
+    lengths: list[int] = []
+    for column, count in columns:
+        parts += column.parts if column is not None else ()
+        lengths += column.lengths if column is not None else (0,) * count
+    return Column(parts, lengths)

@@ -14,17 +14,17 @@ from pathlib import Path
 
 from mainstem.base.names import check_stream
 from mainstem.host.clock import Clock
-from mainstem.host.disk import Buffer, Disk, File, Lock
+from mainstem.host.disk import Buffer, Disk, File
 from mainstem.log.contract import Append, LogStats, Record, StoredRecord, Traits
 from mainstem.log.embedded.budget import ByteBudget
 from mainstem.log.embedded.calls import Answer, Call, encode_call
 from mainstem.log.embedded.commit import CommitPlan
-from mainstem.log.embedded.layout import NEW_SUFFIX, LogSettings, segment_name
+from mainstem.log.embedded.layout import NEW_SUFFIX, LogSettings, epoch_name
 from mainstem.log.embedded.recovery import Recovered, TornTail
 from mainstem.log.embedded.segment import OpenSegment, allocate, begin, write_end_mark
 from mainstem.log.embedded.store import CommitStore
 from mainstem.log.embedded.writer import InlinePolicy, WriterThread
-from mainstem.log.errors import AppendOutcomeUnknownError, LogClosedError, LogFullError
+from mainstem.log.errors import AppendOutcomeUnknownError, LogClosedError, LogDeposedError, LogFullError
 from mainstem.log.frame import (
     CLEAN_END,
     COMMIT,
@@ -57,20 +57,22 @@ class EmbeddedLog:
         sync_count: Number of commits since opening.
     """
 
-    def __init__(
-        self, disk: Disk, clock: Clock, directory: Path, settings: LogSettings, recovered: Recovered, lock: Lock
-    ) -> None:
+    def __init__(self, disk: Disk, clock: Clock, directory: Path, settings: LogSettings, recovered: Recovered) -> None:
         self._disk = disk
         self._clock = clock
         self._directory = directory
         self._settings = settings
-        self._lock = lock
+        self._lock = recovered.lock
         self._log_id = recovered.log_id
+        self._successor = directory / epoch_name(recovered.epoch + 1)
+        self._manifest = recovered.manifest
         self._active = recovered.active
         self._closed_bytes = recovered.closed_bytes
         # Threads of the log's own: asyncio's few may all be busy with what waits for the log.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="mainstem-log-io")
-        self._store = CommitStore(disk, directory, recovered.index, settings.cache_bytes, self._threads)
+        self._store = CommitStore(
+            disk, directory, recovered.manifest, recovered.index, settings.cache_bytes, self._threads
+        )
         self._index = recovered.index
         self.torn: TornTail | None = recovered.torn
         self.sync_count = 0
@@ -121,6 +123,7 @@ class EmbeddedLog:
 
     async def read(self, pattern: str, after: int = 0, limit: int = 1000) -> Sequence[StoredRecord]:
         """Return durable records; see :meth:`mainstem.log.contract.ReadableLog.read`."""
+        self._check_readable()
         return await self._store.read(pattern, after, limit)
 
     async def tail(self, pattern: str, after: int = 0) -> AsyncGenerator[Sequence[StoredRecord], None]:
@@ -130,6 +133,7 @@ class EmbeddedLog:
             LogClosedError: The log was closed, or its life ended by an error of the disk.
         """
         while True:
+            self._check_readable()
             seen = self.end_position
             records = await self._store.read(pattern, after, _TAIL_BATCH_RECORDS)
             if records:
@@ -154,6 +158,7 @@ class EmbeddedLog:
     async def last(self, stream: str) -> StoredRecord | None:
         """Return the last durable record of one stream, or ``None``."""
         position = self._index.last_position(check_stream(stream))
+        self._check_readable()
         if not position:
             return None
         return (await self._store.read(stream, position - 1, 1))[0]
@@ -241,6 +246,11 @@ class EmbeddedLog:
         if self._failure is not None or self._closing:
             self._budget.give_back(call.size_bytes)
             self._check_open()
+
+    def _check_readable(self) -> None:
+        """Reading goes on after a failed write, and ends with the log."""
+        if self._closed:
+            raise LogClosedError(f"{self._directory}: the log is closed.")
 
     def _check_open(self) -> None:
         if self._failure is not None:
@@ -383,6 +393,7 @@ class EmbeddedLog:
         try:
             file.write_at(offset, buffers)
             file.sync()
+            self._check_not_deposed()
         except OSError:
             # Linux keeps showing what it failed to sync, and lets a later sync by anyone else "succeed": a reader
             # beside us would show a record that a power cut takes back. Without its header nobody takes the frame for
@@ -391,6 +402,14 @@ class EmbeddedLog:
                 file.write_at(offset, [bytes(HEADER_BYTES)])
             raise
         return self._clock.monotonic_s() - began_s
+
+    def _check_not_deposed(self) -> None:
+        """Look, behind each sync, whether another process has taken the log over.
+
+        Where none has, nothing can take the synced records back: whoever takes the log over from now on finds them.
+        """
+        if self._disk.exists(self._successor):
+            raise LogDeposedError(str(self._directory))
 
     def _committed(
         self, plan: CommitPlan, rows: Sequence[int], header: FrameHeader, body: bytes, sync_s: float
@@ -444,7 +463,9 @@ class EmbeddedLog:
     async def _allocate_spare(self, number: int) -> None:
         size = self._settings.segment_bytes(number)
         try:
-            file = await self._loop.run_in_executor(self._threads, allocate, self._disk, self._directory, number, size)
+            file = await self._loop.run_in_executor(
+                self._threads, allocate, self._disk, self._directory, self._manifest.segment_name(number), size
+            )
         except OSError as error:
             # Not fatal: the roll tries again, and what it meets decides.
             _logger.warning("log %s: no room for segment %d yet: %s", self._directory, number, error)
@@ -467,19 +488,21 @@ class EmbeddedLog:
     def _start_roll(self, needed_bytes: int) -> None:
         old, spare, self._spare = self._active, self._spare, None
         number = old.number + 1
+        name = self._manifest.segment_name(number)
         size = max(
             self._settings.segment_bytes(number), needed_bytes + self._settings.reserve_bytes + _SEGMENT_OVERHEAD_BYTES
         )
 
         def job() -> OpenSegment | OSError:
             try:
-                file, size_bytes = self._spare_or_new(spare, number, size)
+                file, size_bytes = self._spare_or_new(spare, name, size)
             except OSError as error:
                 return error
             segment = begin(
                 self._disk,
                 self._clock,
                 self._directory,
+                name,
                 file,
                 number=number,
                 size_bytes=size_bytes,
@@ -508,12 +531,12 @@ class EmbeddedLog:
 
         self._writer.submit(job, done)
 
-    def _spare_or_new(self, spare: tuple[int, int, File] | None, number: int, size: int) -> tuple[File, int]:
+    def _spare_or_new(self, spare: tuple[int, int, File] | None, name: str, size: int) -> tuple[File, int]:
         if spare is not None and spare[1] >= size:
             return spare[2], spare[1]
         if spare is not None:
             spare[2].close()
-        return allocate(self._disk, self._directory, number, size), size
+        return allocate(self._disk, self._directory, name, size), size
 
     # ---- closing
 
@@ -554,4 +577,4 @@ class EmbeddedLog:
         if self._spare is not None:
             number, _size, file = self._spare
             file.close()
-            self._disk.remove(self._directory / (segment_name(number) + NEW_SUFFIX))
+            self._disk.remove(self._directory / (self._manifest.segment_name(number) + NEW_SUFFIX))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from google_crc32c import value as crc32c
@@ -15,8 +17,8 @@ from mainstem.log.frame import FORMAT_VERSION, KNOWN_FEATURES
 META_NAME = "log.meta"
 """The file that says what the directory is."""
 
-LOCK_NAME = "lock"
-"""The file whose lock the owner holds; never read or written."""
+MANIFEST_NAME = "manifest"
+"""The file that says which segment files are the log's."""
 
 SET_ASIDE_NAME = "set-aside"
 """The directory of unfinished writes that were found and copied."""
@@ -24,7 +26,10 @@ SET_ASIDE_NAME = "set-aside"
 NEW_SUFFIX = ".new"
 """What a file's name ends with until it is complete."""
 
-_SEGMENT = re.compile(r"(\d{10})\.wal")
+_SEGMENT = re.compile(r"(\d{10})-(\d{6,})\.wal")
+_EPOCH = re.compile(r"epoch\.(\d{6,})")
+T = TypeVar("T", bound=msgspec.Struct)
+
 _KIB, _MIB = 1 << 10, 1 << 20
 
 
@@ -74,40 +79,143 @@ class LogMeta(msgspec.Struct, frozen=True):
     created_ns: int
 
 
-def segment_name(number: int) -> str:
-    """Return a segment's file name, by its number from 1: ``0000000001.wal``."""
-    return f"{number:010d}.wal"
+class Line(msgspec.Struct, frozen=True, array_like=True):
+    """A line of segment files that one owner after the other went on writing, each after an orderly close.
+
+    Attributes:
+        first_segment: Number of its first segment.
+        epoch: Epoch of the owner who began it; part of its files' names.
+    """
+
+    first_segment: int
+    epoch: int
 
 
-def segment_numbers(names: list[str]) -> list[int]:
-    """Return the numbers of the segments among a directory's names, in order."""
-    return sorted(int(match[1]) for name in names if (match := _SEGMENT.fullmatch(name)))
+class Manifest(msgspec.Struct, frozen=True):
+    """Which files are the log's: of each segment, the file of the latest line that has reached it.
+
+    An owner who takes the log over from one that did not close it begins a line of its own, with a copy of the
+    segment that was being written. So it never writes to a file that the other, should it still live, writes to; and
+    whatever the other adds to its own files is not the log's any more.
+
+    Attributes:
+        lines: In the order of their epochs, and of their first segments.
+    """
+
+    lines: tuple[Line, ...]
+
+    def line_of(self, segment: int) -> Line:
+        """Return the line that a segment belongs to."""
+        return next(line for line in reversed(self.lines) if line.first_segment <= segment)
+
+    def segment_name(self, segment: int) -> str:
+        """Return the name of a segment's file."""
+        return segment_name(segment, self.line_of(segment).epoch)
+
+    def with_line(self, line: Line) -> Manifest:
+        """Return the manifest after another line was begun; lines that it covers whole are gone."""
+        kept = tuple(one for one in self.lines if one.first_segment < line.first_segment)
+        return Manifest((*kept, line))
+
+    def segments(self, names: list[str]) -> list[int]:
+        """Return the numbers of the log's segments among a directory's names, in order."""
+        found = (parse_segment_name(name) for name in names)
+        return sorted(number for number, epoch in filter(None, found) if epoch == self.line_of(number).epoch)
 
 
-def check_segment_numbers(directory: Path, numbers: list[int]) -> None:
+def segment_name(number: int, epoch: int) -> str:
+    """Return a segment's file name: ``0000000001-000001.wal`` for the first one, of the line that epoch 1 began."""
+    return f"{number:010d}-{epoch:06d}.wal"
+
+
+def parse_segment_name(name: str) -> tuple[int, int] | None:
+    """Return number and epoch in a segment's file name; ``None`` where it is none."""
+    match = _SEGMENT.fullmatch(name)
+    return (int(match[1]), int(match[2])) if match and int(match[1]) else None
+
+
+def epoch_name(epoch: int) -> str:
+    """Return the name of the file whose existence deposes all earlier owners, and whose lock its owner holds."""
+    return f"epoch.{epoch:06d}"
+
+
+def epochs(names: list[str]) -> list[int]:
+    """Return the epochs among a directory's names, in order."""
+    return sorted(int(match[1]) for name in names if (match := _EPOCH.fullmatch(name)))
+
+
+def check_segment_numbers(directory: Path, numbers: list[int], manifest: Manifest) -> None:
     """Refuse a directory in which a segment is missing.
 
     Raises:
-        LogCorruptError: The numbers are not 1, 2, 3, … without a gap.
+        LogCorruptError: The numbers are not 1, 2, 3, … without a gap, at least up to the last line's first.
     """
-    for expected, number in enumerate(numbers, start=1):
-        if number != expected:
+    needed = max(manifest.lines[-1].first_segment, numbers[-1] if numbers else 1)
+    for number in range(1, needed + 1):
+        if number not in numbers:
             raise LogCorruptError(
-                f"{directory / segment_name(expected)} is missing ({segment_name(number)} is there). "
-                "Nothing was changed.",
+                f"{directory / manifest.segment_name(number)} is missing. Nothing was changed.",
                 try_command=f"mainstem log verify {directory}",
             )
-    if not numbers:
+
+
+def encode_checked(value: msgspec.Struct) -> bytes:
+    """Return a small file's bytes: a line of JSON, and a line with its CRC-32C."""
+    line = msgspec.json.encode(value)
+    return line + b"\n%08x\n" % crc32c(line)
+
+
+def _read_checked(disk: Disk, path: Path, kind: type[T]) -> T | None:
+    """Return what :func:`encode_checked` wrote, or ``None`` where there is no such file.
+
+    Raises:
+        LogCorruptError: It is damaged.
+    """
+    if not disk.exists(path):
+        return None
+    file = disk.open(path)
+    try:
+        data = file.read_at(0, file.size())
+    finally:
+        file.close()
+    line, _, checksum = data.partition(b"\n")
+    if checksum == b"%08x\n" % crc32c(line):
+        with contextlib.suppress(msgspec.MsgspecError):  # intact bytes of another shape: as useless as damaged ones
+            return msgspec.json.decode(line, type=kind)
+    raise LogCorruptError(
+        f"{path} fails its checksum. Nothing was changed.", try_command=f"mainstem log verify {path.parent}"
+    )
+
+
+def write_checked(disk: Disk, path: Path, value: msgspec.Struct) -> None:
+    """Put a small file in its place, whole and durable."""
+    temporary = path.with_name(path.name + NEW_SUFFIX)
+    if disk.exists(temporary):
+        disk.remove(temporary)
+    file = disk.create(temporary)
+    try:
+        file.write_at(0, [encode_checked(value)])
+        file.sync()
+    finally:
+        file.close()
+    disk.rename(temporary, path)
+    disk.sync_directory(path.parent)
+
+
+def read_manifest(disk: Disk, directory: Path) -> Manifest:
+    """Return which files are the log's.
+
+    Raises:
+        LogCorruptError: The manifest is missing or damaged.
+    """
+    path = directory / MANIFEST_NAME
+    manifest = _read_checked(disk, path, Manifest)
+    if manifest is None or not manifest.lines or manifest.lines[0].first_segment != 1:
         raise LogCorruptError(
-            f"{directory / segment_name(1)} is missing: {META_NAME} says that there is a log. Nothing was changed.",
+            f"{path} is missing, or does not say where the log begins. Nothing was changed.",
             try_command=f"mainstem log verify {directory}",
         )
-
-
-def encode_meta(meta: LogMeta) -> bytes:
-    """Return the meta file's bytes: a line of JSON, and a line with its CRC-32C."""
-    line = msgspec.json.encode(meta)
-    return line + b"\n%08x\n" % crc32c(line)
+    return manifest
 
 
 def read_meta(disk: Disk, directory: Path) -> LogMeta | None:
@@ -118,30 +226,11 @@ def read_meta(disk: Disk, directory: Path) -> LogMeta | None:
         LogFormatError: It was written by a version that this code does not know.
     """
     path = directory / META_NAME
-    if not disk.exists(path):
-        return None
-    file = disk.open(path)
-    try:
-        data = file.read_at(0, 4096)
-    finally:
-        file.close()
-    line, _, checksum = data.partition(b"\n")
-    meta = _decode_meta(line) if checksum == b"%08x\n" % crc32c(line) else None
-    if meta is None:
-        raise LogCorruptError(
-            f"{path} fails its checksum. Nothing was changed.", try_command=f"mainstem log verify {directory}"
-        )
-    if meta.format != FORMAT_VERSION or meta.features & ~KNOWN_FEATURES:
+    meta = _read_checked(disk, path, LogMeta)
+    if meta is not None and (meta.format != FORMAT_VERSION or meta.features & ~KNOWN_FEATURES):
         raise LogFormatError(
             f"{path}: the log has format {meta.format} and feature bits {meta.features:#06x}; this mainstem reads "
             f"format {FORMAT_VERSION} and bits {KNOWN_FEATURES:#06x}. Nothing was changed.",
             try_command="pip install --upgrade mainstem",
         )
     return meta
-
-
-def _decode_meta(line: bytes) -> LogMeta | None:
-    try:
-        return msgspec.json.decode(line, type=LogMeta)
-    except msgspec.MsgspecError:
-        return None  # intact bytes of another shape: the caller reports it

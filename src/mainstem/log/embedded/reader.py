@@ -20,10 +20,11 @@ from mainstem.host.clock import Clock
 from mainstem.host.disk import Disk, File
 from mainstem.log.contract import LogStats, StoredRecord
 from mainstem.log.embedded.index import LogIndex
-from mainstem.log.embedded.layout import LogSettings, read_meta, segment_name, segment_numbers
-from mainstem.log.embedded.recovery import place_after, refuse_headless_log
+from mainstem.log.embedded.layout import LogSettings, epochs, read_manifest, read_meta
+from mainstem.log.embedded.recovery import refuse_headless_log
 from mainstem.log.embedded.scan import Frame, SegmentPlace, check_start, iterate_frames
 from mainstem.log.embedded.store import CommitStore
+from mainstem.log.embedded.walk import place_after
 from mainstem.log.errors import LogCorruptError, LogNotFoundError
 from mainstem.log.frame import (
     CLEAN_END,
@@ -59,14 +60,18 @@ class EmbeddedReader:
         self._log_id = int(meta.log_id, 16)
         self._index = LogIndex(dedup_window_calls=0)
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="mainstem-reader")
-        self._store = CommitStore(disk, directory, self._index, settings.cache_bytes, self._threads)
+        self._epoch = 0
+        self._manifest = read_manifest(disk, directory)
+        self._store = CommitStore(disk, directory, self._manifest, self._index, settings.cache_bytes, self._threads)
         self._previous: FrameHeader | None = None
         self._number = 1
+        self._ends: dict[int, FrameHeader] = {}
+        self._sizes: dict[int, int] = {}
         self._file: File | None = None
         self._refreshing = asyncio.Lock()
         self._looking = threading.Lock()
         self._found: deque[Frame] = deque()
-        self._size_bytes = 0
+        self._seen_position = 0
 
     def __repr__(self) -> str:
         return f"<EmbeddedReader {self._directory} at {self.end_position}>"
@@ -92,40 +97,67 @@ class EmbeddedReader:
     def _look(self) -> None:
         """Collect new commits in ``_found``. A caller that is cancelled meanwhile leaves them to the next one."""
         with self._looking:
+            self._follow_owner()
             while True:
                 if self._file is None and not self._open_segment():
                     return
                 assert self._file is not None
                 # Asked before reading: when the next segment is there, all of this one's commits are.
-                followed = self._disk.exists(self._directory / segment_name(self._number + 1))
+                followed = self._disk.exists(self._path(self._number + 1))
                 frames = self._new_frames(self._file)
                 if frames:
                     self._file.sync()
-                    self._previous = frames[-1].header
-                    self._found.extend(frame for frame in frames if frame.header.kind == COMMIT)
+                    if self._follow_owner():
+                        continue  # written by an owner that was deposed meanwhile: perhaps no part of the log
+                    self._take(frames)
                 if not followed and (self._previous is None or self._previous.kind != ROLLED_END):
                     return
-                self._file.close()
-                self._file = None
+                if self._previous is not None:
+                    self._ends[self._number] = self._previous
+                self._close_file()
                 self._number += 1
 
+    def _take(self, frames: Sequence[Frame]) -> None:
+        self._previous = frames[-1].header
+        for frame in frames:
+            # Behind a change of owners the segment is read once more, from its beginning.
+            if frame.header.kind == COMMIT and frame.header.first_position > self._seen_position:
+                self._found.append(frame)
+                self._seen_position = frame.header.next_position - 1
+
+    def _follow_owner(self) -> bool:
+        """Look whether another owner has claimed the log; where it goes on in other files, turn to those."""
+        epoch = (epochs(self._disk.list_directory(self._directory)) or [0])[-1]
+        if epoch == self._epoch:
+            return False
+        manifest = read_manifest(self._disk, self._directory)
+        first = next((new.first_segment for new in manifest.lines if new not in self._manifest.lines), None)
+        self._epoch, self._manifest, self._store.manifest = epoch, manifest, manifest
+        if first is not None and first <= self._number:
+            self._close_file()
+            self._number, self._previous = first, self._ends.get(first - 1)
+        return True
+
+    def _path(self, number: int) -> Path:
+        return self._directory / self._manifest.segment_name(number)
+
     def _open_segment(self) -> bool:
-        path = self._directory / segment_name(self._number)
+        path = self._path(self._number)
         if not self._disk.exists(path):
             self._refuse_missing_segment()
             return False
         self._file = self._disk.open(path)
-        self._size_bytes += self._file.size()
+        self._sizes[self._number] = self._file.size()
         return True
 
     def _refuse_missing_segment(self) -> None:
-        numbers = segment_numbers(self._disk.list_directory(self._directory))
-        if self._number in numbers:
+        numbers = self._manifest.segments(self._disk.list_directory(self._directory))
+        if self._number in numbers or self._follow_owner():
             return  # it came this very moment; the next look takes it
         closed = self._previous is not None and self._previous.kind == ROLLED_END
         if self._number == 1 or closed or (numbers and numbers[-1] > self._number):
             raise LogCorruptError(
-                f"{self._directory / segment_name(self._number)} is missing. Nothing was changed.",
+                f"{self._path(self._number)} is missing. Nothing was changed.",
                 try_command=f"mainstem log verify {self._directory}",
             )
 
@@ -148,12 +180,14 @@ class EmbeddedReader:
             start = head.end_offset
             if head.kind == ROLLED_END or not any(file.read_at(start, _GROWTH_BYTES)):
                 return frames
-            path = str(self._directory / segment_name(self._number))
-            place = SegmentPlace(path, self._log_id, self._number, head.checksum, head.next_position)
+            place = SegmentPlace(
+                str(self._path(self._number)), self._log_id, self._number, head.checksum, head.next_position
+            )
             return frames + list(iterate_frames(bytes(start) + file.read_at(start, file.size() - start), place, start))
         data = file.read_at(0, file.size())
-        frames = list(iterate_frames(data, place_after(self._directory, self._log_id, self._number, head)))
-        check_start(frames, len(data), place_after(self._directory, self._log_id, self._number, head))
+        place = place_after(self._directory, self._manifest, self._log_id, self._number, head)
+        frames = list(iterate_frames(data, place))
+        check_start(frames, len(data), place)
         return frames
 
     async def read(self, pattern: str, after: int = 0, limit: int = 1000) -> Sequence[StoredRecord]:
@@ -187,7 +221,7 @@ class EmbeddedReader:
         """Return the log's size in records, streams and bytes."""
         await self.refresh()
         index = self._index
-        return LogStats(index.end_position, index.records, index.stream_count, self._number, self._size_bytes)
+        return LogStats(index.end_position, index.records, index.stream_count, self._number, sum(self._sizes.values()))
 
     async def close(self) -> None:
         """Close the files."""
@@ -197,9 +231,12 @@ class EmbeddedReader:
 
     def _close_segment(self) -> None:
         with self._looking:  # a look whose caller was cancelled may still be reading
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            self._close_file()
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 def _frame_behind(file: File, head: FrameHeader) -> Frame | None:

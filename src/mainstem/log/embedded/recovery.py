@@ -1,12 +1,19 @@
-"""Opening a directory: verify every frame, set a torn tail aside, make durable what will be served.
+"""Opening a directory: verify every frame, claim the next epoch, and take over what the owner before left.
 
-Order matters. Nothing on disk changes before every segment was found sound. What is cut off was copied and synced
-before. And the last valid frame is written once more and synced before anyone may read it: it could have come from
-the page cache of a process that died before its sync, and a power cut would take it back after it had been shown.
+Order matters. Nothing on disk changes before every segment was found sound. Then the next epoch is claimed, and
+durable: from here on no earlier owner, should it still live, can acknowledge anything. Only what was synced before
+that is acknowledged, so what is read now holds all of it.
+
+An owner that closed the log is gone for good, and the next one goes on in its files. One that did not may still live,
+stopped or lost in a slow write, so its files are never written to: the segment that it was writing is copied, as far
+as it is valid, into a file of the new owner's, synced, and named in the manifest. So nothing is served that a power
+cut could take back, whatever stood in the page cache only. An unfinished write is copied aside first.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -14,28 +21,40 @@ import msgspec
 from google_crc32c import value as crc32c
 
 from mainstem.host.clock import Clock
-from mainstem.host.disk import Disk, File
+from mainstem.host.disk import Disk, File, Lock
+from mainstem.host.lock import LockHeldError
 from mainstem.log.embedded.index import LogIndex
 from mainstem.log.embedded.layout import (
+    MANIFEST_NAME,
     META_NAME,
     NEW_SUFFIX,
     SET_ASIDE_NAME,
+    Line,
     LogMeta,
     LogSettings,
-    check_segment_numbers,
-    encode_meta,
+    Manifest,
+    epoch_name,
+    epochs,
+    parse_segment_name,
+    read_manifest,
     read_meta,
     segment_name,
-    segment_numbers,
+    write_checked,
 )
-from mainstem.log.embedded.scan import Frame, SegmentPlace, SegmentScan, scan_segment
-from mainstem.log.embedded.segment import OpenSegment, create_segment, write_end_mark
-from mainstem.log.errors import LogCorruptError
-from mainstem.log.frame import COMMIT, FORMAT_VERSION, HEADER_BYTES, ROLLED_END, Commit, FrameHeader, build_frame
+from mainstem.log.embedded.segment import OpenSegment, allocate, create_segment, publish
+from mainstem.log.embedded.walk import Segment, walk
+from mainstem.log.errors import LogCorruptError, LogFullError, LogInUseError
+from mainstem.log.frame import COMMIT, FORMAT_VERSION, Commit, build_frame
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says when the disk is full."""
+
+_COPY_BYTES = 1 << 20
+_SCANS_BESIDE = 5
 
 
 class TornTail(msgspec.Struct, frozen=True):
-    """An unfinished write that was found at the end of the log, copied aside and cut off.
+    """An unfinished write that was found at the end of the log, and copied aside.
 
     Attributes:
         segment: Path of the segment.
@@ -55,6 +74,9 @@ class Recovered(msgspec.Struct):
 
     Attributes:
         log_id: The log's id.
+        epoch: The epoch that was claimed.
+        lock: Its lock.
+        manifest: Which files are the log's.
         index: The index of all commits.
         active: The segment that appends go to.
         closed_bytes: Size of all segments before it.
@@ -62,47 +84,82 @@ class Recovered(msgspec.Struct):
     """
 
     log_id: int
+    epoch: int
+    lock: Lock
+    manifest: Manifest
     index: LogIndex
     active: OpenSegment
     closed_bytes: int
     torn: TornTail | None
 
 
-class ScannedSegment(msgspec.Struct):
-    """A segment that was read, and what stands in it."""
+def recover(disk: Disk, clock: Clock, directory: Path, settings: LogSettings, *, depose: bool = False) -> Recovered:
+    """Open the log in a directory as its owner, creating it where there is none.
 
-    place: SegmentPlace
-    scan: SegmentScan
-    size_bytes: int
-
-
-def recover(disk: Disk, clock: Clock, directory: Path, settings: LogSettings) -> Recovered:
-    """Open the log in a directory whose lock is held, creating it where there is none.
+    With ``depose`` also from an owner that still lives: for one that does not answer any more.
 
     Raises:
-        LogCorruptError: Acknowledged bytes are damaged or missing; nothing was changed.
+        LogInUseError: Another process owns it, or was faster.
+        LogCorruptError: Acknowledged bytes are damaged or missing; nothing of the log was changed.
         LogFormatError: Another version wrote it; nothing was changed.
+        LogFullError: There is no room for the files of a new owner; nothing is lost.
         OSError: The disk failed; opening again starts over.
     """
-    meta = read_meta(disk, directory)
-    if meta is None:
-        refuse_headless_log(disk, directory)
-        meta = _create(disk, clock, directory, settings)
-    log_id = int(meta.log_id, 16)
+    epoch = _latest_epoch(disk, directory)
+    owner = disk.lock_owner(directory / epoch_name(epoch))
+    if owner and not depose:
+        raise LogInUseError(str(directory), owner)
     index = LogIndex(settings.dedup_window_calls)
-    last, before_empty, closed_bytes = _scan_all(disk, directory, log_id, index)
-    for name in disk.list_directory(directory):
-        if name.endswith(NEW_SUFFIX):
-            disk.remove(directory / name)
-    path = directory / segment_name(last.place.number)
-    file = disk.open(path, write=True)
-    torn = _set_torn_tail_aside(disk, directory, file, last) if last.scan.torn else None
-    _write_again(file, last.scan.frames[-1])
-    disk.sync_directory(directory)
-    if before_empty is not None:
-        _finish_roll(disk, clock, directory, before_empty)
-    active = OpenSegment(file, last.place.number, last.size_bytes, last.scan.frames[-1].header)
-    return Recovered(log_id, index, active, closed_bytes, torn)
+    # Whoever is gone writes no more, so it can be looked at before anything is changed. One that lives must be kept
+    # from acknowledging first.
+    try:
+        left = None if owner else _scan(disk, directory, index)
+    except (LogCorruptError, FileNotFoundError):
+        if _latest_epoch(disk, directory) != epoch:
+            raise LogInUseError(str(directory), 0) from None  # no damage: another one took it over in mid scan
+        raise
+    lock = _claim(disk, directory, epoch + 1)
+    try:
+        if owner:
+            left, index = _scan_beside(disk, directory, settings)
+        elif left is None:
+            _create(disk, clock, directory, settings, epoch + 1)
+            left = _scan(disk, directory, index)
+        if left is None:
+            raise LogInUseError(str(directory), owner)  # it is just creating the log
+        taken = _take_over(disk, directory, left, epoch + 1, in_place=not owner)
+    except BaseException as error:
+        lock.release()
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise LogFullError(
+                f"{directory}: the disk has no room for the files that opening needs ({error}). Nothing is lost; "
+                "reading goes on.",
+                try_command=f"df -h {directory}",
+            ) from error
+        raise
+    return Recovered(left.log_id, epoch + 1, lock, taken.manifest, index, taken.active, taken.closed_bytes, taken.torn)
+
+
+def _latest_epoch(disk: Disk, directory: Path) -> int:
+    return (epochs(disk.list_directory(directory)) or [0])[-1]
+
+
+def _claim(disk: Disk, directory: Path, epoch: int) -> Lock:
+    """Depose all owners of earlier epochs; of several who try, one succeeds."""
+    path = directory / epoch_name(epoch)
+    try:
+        lock = disk.lock(path, new=True)
+    except (FileExistsError, LockHeldError):
+        raise LogInUseError(str(directory), disk.lock_owner(path)) from None
+    try:
+        disk.sync_directory(directory)
+        # Owners remove the files of epochs before their own, so the name may have been free for others' being done.
+        if (latest := _latest_epoch(disk, directory)) != epoch:
+            raise LogInUseError(str(directory), disk.lock_owner(directory / epoch_name(latest)))
+    except BaseException:
+        lock.release()
+        raise
+    return lock
 
 
 def refuse_headless_log(disk: Disk, directory: Path) -> None:
@@ -112,142 +169,183 @@ def refuse_headless_log(disk: Disk, directory: Path) -> None:
         LogCorruptError: It is such a directory. (Creation writes the meta file last, so one lone segment without a
             commit is a creation that was interrupted.)
     """
-    numbers = segment_numbers(disk.list_directory(directory))
-    if not numbers:
-        return
-    path = directory / segment_name(numbers[0])
-    file = disk.open(path)
-    try:
-        data = file.read_at(0, file.size())
-    finally:
-        file.close()
-    if numbers == [1] and data.count(COMMIT_MARK) == 0:
-        return
-    raise LogCorruptError(
-        f"{directory / META_NAME} is missing, but {path} holds records. Nothing was changed.",
-        try_command=f"mainstem log verify {directory}",
-    )
+    names = [name for name in disk.list_directory(directory) if parse_segment_name(name)]
+    for name in names:
+        path = directory / name
+        file = disk.open(path)
+        try:
+            data = file.read_at(0, file.size())
+        finally:
+            file.close()
+        if (len(names) > 1 and not name.startswith(segment_name(1, 1)[:10])) or data.count(_COMMIT_MARK):
+            raise LogCorruptError(
+                f"{directory / META_NAME} is missing, but {path} holds records. Nothing was changed.",
+                try_command=f"mainstem log verify {directory}",
+            )
 
 
-COMMIT_MARK = b"MSF1" + bytes([FORMAT_VERSION, COMMIT])
-"""How the header of every commit begins."""
+_COMMIT_MARK = b"MSF1" + bytes([FORMAT_VERSION, COMMIT])
 
 
-def _create(disk: Disk, clock: Clock, directory: Path, settings: LogSettings) -> LogMeta:
+def _create(disk: Disk, clock: Clock, directory: Path, settings: LogSettings, epoch: int) -> LogMeta:
     for name in disk.list_directory(directory):
-        if segment_numbers([name]) or name.endswith(NEW_SUFFIX):
+        if parse_segment_name(name) or name.endswith(NEW_SUFFIX) or name == MANIFEST_NAME:
             disk.remove(directory / name)
     log_id = int.from_bytes(os.urandom(8), "big")
+    name, size_bytes = segment_name(1, epoch), settings.segment_bytes(1)
     segment = create_segment(
-        disk, clock, directory, number=1, size_bytes=settings.segment_bytes(1), log_id=log_id, chain=0, next_position=1
+        disk, clock, directory, name, number=1, size_bytes=size_bytes, log_id=log_id, chain=0, next_position=1
     )
     segment.file.close()
+    write_checked(disk, directory / MANIFEST_NAME, Manifest((Line(1, epoch),)))
     meta = LogMeta(FORMAT_VERSION, 0, f"{log_id:016x}", clock.time_ns())
-    temporary = directory / (META_NAME + NEW_SUFFIX)
-    file = disk.create(temporary)
-    try:
-        file.write_at(0, [encode_meta(meta)])
-        file.sync()
-    finally:
-        file.close()
-    disk.rename(temporary, directory / META_NAME)
-    disk.sync_directory(directory)
+    write_checked(disk, directory / META_NAME, meta)
     return meta
 
 
-def _scan_all(
-    disk: Disk, directory: Path, log_id: int, index: LogIndex
-) -> tuple[ScannedSegment, ScannedSegment | None, int]:
-    """Verify every segment, filling the index; changes nothing.
+class _Left(msgspec.Struct):
+    """What the owner before left: all of it found sound."""
 
-    Returns:
-        The last segment, the one before it if the last has no record yet, and the size of all before the last.
+    log_id: int
+    manifest: Manifest
+    segments: list[Segment]
+    """The last one, and the one before it where there is one."""
+    closed_bytes: int
+    """Size of the segments before those."""
+
+
+def _scan(disk: Disk, directory: Path, index: LogIndex) -> _Left | None:
+    """Verify every segment, filling the index; changes nothing. ``None`` where there is no log."""
+    meta = read_meta(disk, directory)
+    if meta is None:
+        refuse_headless_log(disk, directory)
+        return None
+    left = _Left(int(meta.log_id, 16), read_manifest(disk, directory), [], 0)
+    for segment in walk(disk, directory, left.log_id, left.manifest):
+        if len(left.segments) == 2:
+            left.closed_bytes += left.segments.pop(0).size_bytes
+        left.segments.append(segment)
+        for frame in segment.scan.frames:
+            if frame.header.kind == COMMIT:
+                commit = Commit(frame.header, frame.body)
+                index.add(frame.header, commit.names, commit.stream_of_record, commit.calls)
+    return left
+
+
+def _scan_beside(disk: Disk, directory: Path, settings: LogSettings) -> tuple[_Left | None, LogIndex]:
+    """Scan beside an owner that was deposed and may still write: one frame at most, and it may begin a segment.
+
+    A frame that was written between two reads looks like damage, so that is looked at once more.
     """
-    numbers = segment_numbers(disk.list_directory(directory))
-    check_segment_numbers(directory, numbers)
-    before: ScannedSegment | None = None
-    last = read_segment(disk, place_after(directory, log_id, 1, None))
-    _add_commits(index, last.scan)
-    closed_bytes = 0
-    for number in numbers[1:]:
-        before, last = last, read_segment(disk, place_after(directory, log_id, number, last.scan.frames[-1].header))
-        check_closed(before, last, is_last=number == numbers[-1])
-        _add_commits(index, last.scan)
-        closed_bytes += before.size_bytes
-    if last.scan.rolled:
-        raise LogCorruptError(
-            f"{directory / segment_name(last.place.number + 1)} is missing: {last.place.path} says that the log goes "
-            "on in it. Nothing was changed.",
-            try_command=f"mainstem log verify {directory}",
-        )
-    return last, None if last.scan.has_commits else before, closed_bytes
+    for _attempt in range(_SCANS_BESIDE - 1):
+        index = LogIndex(settings.dedup_window_calls)
+        with contextlib.suppress(LogCorruptError):  # the last attempt tells
+            return _scan(disk, directory, index), index
+    index = LogIndex(settings.dedup_window_calls)
+    return _scan(disk, directory, index), index
 
 
-def _add_commits(index: LogIndex, scan: SegmentScan) -> None:
-    for frame in scan.frames:
-        if frame.header.kind == COMMIT:
-            commit = Commit(frame.header, frame.body)
-            index.add(frame.header, commit.names, commit.stream_of_record, commit.calls)
+class _Taken(msgspec.Struct):
+    manifest: Manifest
+    active: OpenSegment
+    closed_bytes: int
+    torn: TornTail | None
 
 
-def check_closed(before: ScannedSegment, after: ScannedSegment, *, is_last: bool) -> None:
-    """Refuse a segment that was not closed as it must be, given the one after it.
+def _take_over(disk: Disk, directory: Path, left: _Left, epoch: int, *, in_place: bool) -> _Taken:
+    """Make what was left this owner's: with a copy of its own, or in place where the owner before closed it."""
+    last = left.segments[-1]
+    torn = _set_torn_tail_aside(disk, directory, last) if last.scan.torn else None
+    source = _last_complete(left)
+    closed_bytes = left.closed_bytes + sum(
+        one.size_bytes for one in left.segments if one.place.number < source.place.number
+    )
+    manifest = left.manifest
+    alone = _is_alone(disk, directory, epoch)
+    if alone:
+        _remove_unfinished(disk, directory)
+    if source.scan.clean and in_place:
+        file = disk.open(Path(source.place.path), write=True)
+        _write_end_mark_again(file, source)
+    else:
+        line = Line(source.place.number, epoch)
+        file = _copy(disk, directory, source, segment_name(line.first_segment, epoch))
+        manifest = manifest.with_line(line)
+        write_checked(disk, directory / MANIFEST_NAME, manifest)
+    if alone:
+        _remove_leftovers(disk, directory, manifest, epoch)
+    active = OpenSegment(file, source.place.number, source.size_bytes, source.scan.last_frame.header)
+    return _Taken(manifest, active, closed_bytes, torn)
 
-    A roll writes the old segment's end mark last, so as long as the new segment has no record, that mark may be
-    missing, stand in the page cache only, or be torn. It cannot be a commit that is torn: the new segment's first
-    frame, which chains to the last commit, was found to fit.
 
-    Raises:
-        LogCorruptError: Frames of it are damaged or lost.
+def _last_complete(left: _Left) -> Segment:
+    """Return the segment in which the log goes on: the roll to a last one without a record is done once more.
+
+    Its predecessor's end mark may be missing, torn, or stand in the page cache only.
     """
-    scan, path = before.scan, before.place.path
-    unfinished_roll = is_last and not after.scan.has_commits
-    torn_bytes = scan.torn_end_offset - scan.end_offset
-    if torn_bytes and not (unfinished_roll and not scan.rolled and torn_bytes <= HEADER_BYTES):
-        raise LogCorruptError(
-            f"{path} byte {scan.end_offset}: what stands here is damaged, and {segment_name(after.place.number)} shows "
-            "that the segment was complete. Nothing was changed.",
-            try_command=f"mainstem log verify {Path(path).parent}",
-        )
-    if not scan.rolled and not unfinished_roll:
-        raise LogCorruptError(
-            f"{path} byte {scan.end_offset}: its end mark is missing, though records follow in a later segment: its "
-            "last frames are lost. Nothing was changed.",
-            try_command=f"mainstem log verify {Path(path).parent}",
-        )
+    *before, last = left.segments
+    return last if last.scan.has_commits or last.scan.clean or not before else before[0]
 
 
-def place_after(directory: Path, log_id: int, number: int, previous: FrameHeader | None) -> SegmentPlace:
-    """Return what segment ``number`` must say of itself, given the last frame before it.
+def _is_alone(disk: Disk, directory: Path, epoch: int) -> bool:
+    """Tell whether no earlier owner lives, who would miss what is removed."""
+    earlier = (one for one in epochs(disk.list_directory(directory)) if one < epoch)
+    return not any(disk.lock_owner(directory / epoch_name(one)) for one in earlier)
 
-    A rolled end mark is not part of the chain: it is written after the next segment was begun.
+
+def _copy(disk: Disk, directory: Path, source: Segment, name: str) -> File:
+    """Copy a segment as far as it is valid, without the mark of a roll, into a file of its own; return that, durable.
+
+    Blocks are read again rather than kept, and compared by checksum.
     """
-    path = str(directory / segment_name(number))
-    if previous is None:
-        return SegmentPlace(path, log_id, number, 0, 1)
-    chain = previous.chain if previous.kind == ROLLED_END else previous.checksum
-    return SegmentPlace(path, log_id, number, chain, previous.next_position)
-
-
-def read_segment(disk: Disk, place: SegmentPlace) -> ScannedSegment:
-    """Read and scan one segment; errors as :func:`~mainstem.log.embedded.scan.scan_segment`."""
-    file = disk.open(Path(place.path))
+    end_offset = source.scan.last_frame.header.end_offset
+    file = allocate(disk, directory, name, source.size_bytes)
     try:
-        size_bytes = file.size()
-        data = file.read_at(0, size_bytes)
+        old = disk.open(Path(source.place.path))
+        try:
+            for offset in range(0, end_offset, _COPY_BYTES):
+                file.write_at(offset, [old.read_at(offset, min(_COPY_BYTES, end_offset - offset))])
+        finally:
+            old.close()
+        file.sync()
+        publish(disk, directory, name)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _write_end_mark_again(file: File, segment: Segment) -> None:
+    """Make an orderly end durable: it may stand in the page cache only."""
+    header = segment.scan.last_frame.header
+    _same, buffers = build_frame(
+        header.kind,
+        b"",
+        log_id=header.log_id,
+        segment=header.segment,
+        offset=header.offset,
+        first_position=header.first_position,
+        record_count=0,
+        time_ns=header.time_ns,
+        chain=header.chain,
+    )
+    file.write_at(header.offset, buffers)
+    file.sync()
+
+
+def _set_torn_tail_aside(disk: Disk, directory: Path, last: Segment) -> TornTail:
+    """Copy what is behind the last valid frame, and sync the copy."""
+    offset, size = last.scan.end_offset, last.scan.torn_end_offset - last.scan.end_offset
+    path = Path(last.place.path)
+    file = disk.open(path)
+    try:
+        data = file.read_at(offset, size)
     finally:
         file.close()
-    return ScannedSegment(place, scan_segment(data, place), size_bytes)
-
-
-def _set_torn_tail_aside(disk: Disk, directory: Path, file: File, last: ScannedSegment) -> TornTail:
-    """Copy what is behind the last valid frame, sync the copy, then zero it in place: the segment keeps its size."""
-    offset, size = last.scan.end_offset, last.scan.torn_end_offset - last.scan.end_offset
-    data = file.read_at(offset, size)
     aside = directory / SET_ASIDE_NAME
     disk.make_directory(aside)
     # Named by content, so that a crash in here and a second recovery make the same copy.
-    target = aside / f"{segment_name(last.place.number)}-{offset}-{crc32c(data):08x}.torn"
+    target = aside / f"{path.name}-{offset}-{crc32c(data):08x}.torn"
     if not disk.exists(target):
         temporary = aside / (target.name + NEW_SUFFIX)
         if disk.exists(temporary):
@@ -260,37 +358,23 @@ def _set_torn_tail_aside(disk: Disk, directory: Path, file: File, last: ScannedS
             copy.close()
         disk.rename(temporary, target)
         disk.sync_directory(aside)
-    file.write_at(offset, [bytes(len(data))])
-    file.sync()
     return TornTail(last.place.path, offset, len(data), str(target))
 
 
-def _write_again(file: File, frame: Frame) -> None:
-    header = frame.header
-    _same, buffers = build_frame(
-        header.kind,
-        frame.body,
-        log_id=header.log_id,
-        segment=header.segment,
-        offset=header.offset,
-        first_position=header.first_position,
-        record_count=header.record_count,
-        time_ns=header.time_ns,
-        chain=header.chain,
-    )
-    file.write_at(header.offset, buffers)
-    file.sync()
+def _remove_unfinished(disk: Disk, directory: Path) -> None:
+    """Remove files that were never completed, among them a next segment that was prepared."""
+    for name in disk.list_directory(directory):
+        if name.endswith(NEW_SUFFIX):
+            disk.remove(directory / name)
 
 
-def _finish_roll(disk: Disk, clock: Clock, directory: Path, before_empty: ScannedSegment) -> None:
-    """Make durable the end mark of the segment before an empty last one: the roll died before it did that."""
-    place, scan = before_empty.place, before_empty.scan
-    file = disk.open(directory / segment_name(place.number), write=True)
-    try:
-        if scan.rolled:
-            _write_again(file, scan.frames[-1])
-        else:
-            segment = OpenSegment(file, place.number, before_empty.size_bytes, scan.frames[-1].header)
-            write_end_mark(segment, ROLLED_END, clock.time_ns())
-    finally:
-        file.close()
+def _remove_leftovers(disk: Disk, directory: Path, manifest: Manifest, epoch: int) -> None:
+    """Remove files that are not the log's any more."""
+    names = disk.list_directory(directory)
+    current = {manifest.segment_name(number) for number in manifest.segments(names)}
+    for name in names:
+        if parse_segment_name(name) and name not in current:
+            disk.remove(directory / name)
+    for one in epochs(names):
+        if one < epoch:
+            disk.remove(directory / epoch_name(one))

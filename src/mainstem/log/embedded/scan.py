@@ -17,6 +17,7 @@ from google_crc32c import value as crc32c
 from mainstem.log.errors import LogCorruptError, LogFormatError
 from mainstem.log.frame import (
     ALIGNMENT,
+    CLEAN_END,
     COMMIT,
     FORMAT_VERSION,
     HEADER_BYTES,
@@ -78,6 +79,16 @@ class SegmentScan(msgspec.Struct):
     def rolled(self) -> bool:
         """Whether the segment was closed for ever."""
         return bool(self.frames) and self.frames[-1].header.kind == ROLLED_END
+
+    @property
+    def clean(self) -> bool:
+        """Whether the log was closed in good order behind its last record."""
+        return bool(self.frames) and self.frames[-1].header.kind == CLEAN_END and not self.torn
+
+    @property
+    def last_frame(self) -> Frame:
+        """The last frame that further ones chain to: a roll's mark is not."""
+        return self.frames[-2] if self.rolled else self.frames[-1]
 
     @property
     def has_commits(self) -> bool:

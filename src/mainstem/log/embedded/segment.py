@@ -8,7 +8,7 @@ import msgspec
 
 from mainstem.host.clock import Clock
 from mainstem.host.disk import Disk, File
-from mainstem.log.embedded.layout import NEW_SUFFIX, segment_name
+from mainstem.log.embedded.layout import NEW_SUFFIX
 from mainstem.log.frame import HEADER_BYTES, SEGMENT_START, FrameHeader, build_frame
 
 
@@ -58,13 +58,13 @@ class OpenSegment:
         )
 
 
-def allocate(disk: Disk, directory: Path, number: int, size_bytes: int) -> File:
-    """Create ``<number>.wal.new``, filled with written zeros and synced. This is where a full disk is met.
+def allocate(disk: Disk, directory: Path, name: str, size_bytes: int) -> File:
+    """Create ``<name>.new``, filled with written zeros and synced. This is where a full disk is met.
 
     Raises:
         OSError: ENOSPC or EDQUOT when there is no room; the unfinished file is gone then.
     """
-    path = directory / (segment_name(number) + NEW_SUFFIX)
+    path = directory / (name + NEW_SUFFIX)
     if disk.exists(path):
         disk.remove(path)
     file = disk.create(path)
@@ -78,10 +78,17 @@ def allocate(disk: Disk, directory: Path, number: int, size_bytes: int) -> File:
     return file
 
 
+def publish(disk: Disk, directory: Path, name: str) -> None:
+    """Give a complete file its durable name."""
+    disk.rename(directory / (name + NEW_SUFFIX), directory / name)
+    disk.sync_directory(directory)
+
+
 def begin(
     disk: Disk,
     clock: Clock,
     directory: Path,
+    name: str,
     file: File,
     *,
     number: int,
@@ -105,9 +112,7 @@ def begin(
     )
     file.write_at(0, buffers)
     file.sync()
-    name = segment_name(number)
-    disk.rename(directory / (name + NEW_SUFFIX), directory / name)
-    disk.sync_directory(directory)
+    publish(disk, directory, name)
     return OpenSegment(file, number, size_bytes, header)
 
 
@@ -115,6 +120,7 @@ def create_segment(
     disk: Disk,
     clock: Clock,
     directory: Path,
+    name: str,
     *,
     number: int,
     size_bytes: int,
@@ -123,12 +129,13 @@ def create_segment(
     next_position: int,
 ) -> OpenSegment:
     """Allocate a segment and begin it."""
-    file = allocate(disk, directory, number, size_bytes)
+    file = allocate(disk, directory, name, size_bytes)
     try:
         return begin(
             disk,
             clock,
             directory,
+            name,
             file,
             number=number,
             size_bytes=size_bytes,

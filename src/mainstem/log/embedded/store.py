@@ -16,7 +16,7 @@ from mainstem.base.names import check_pattern, is_exact, matcher
 from mainstem.host.disk import Disk, File
 from mainstem.log.contract import StoredRecord
 from mainstem.log.embedded.index import FramePlace, LogIndex
-from mainstem.log.embedded.layout import segment_name
+from mainstem.log.embedded.layout import Manifest
 from mainstem.log.errors import LogCorruptError
 from mainstem.log.frame import HEADER_BYTES, Commit, FrameHeader, parse_header
 
@@ -33,8 +33,11 @@ _CACHED_OVERHEAD_BYTES = 1024
 class CommitStore:
     """Commits by frame number. ``read`` answers from the index, so only durable records are seen."""
 
-    def __init__(self, disk: Disk, directory: Path, index: LogIndex, cache_bytes: int, threads: Executor) -> None:
+    def __init__(
+        self, disk: Disk, directory: Path, manifest: Manifest, index: LogIndex, cache_bytes: int, threads: Executor
+    ) -> None:
         self.index = index
+        self.manifest = manifest
         self._disk = disk
         self._threads = threads
         self._directory = directory
@@ -168,17 +171,20 @@ class CommitStore:
             if crc32c(body) == header.body_checksum:
                 return Commit(header, body)
         raise LogCorruptError(
-            f"{self._directory / segment_name(place.segment)} byte {place.offset}: the frame at position "
+            f"{self._path(place.segment)} byte {place.offset}: the frame at position "
             f"{place.first_position} no longer has the bytes that were acknowledged. Nothing was changed.",
             try_command=f"mainstem log verify {self._directory}",
         )
+
+    def _path(self, segment: int) -> Path:
+        return self._directory / self.manifest.segment_name(segment)
 
     def _file(self, segment: int) -> File:
         file = self._files.get(segment)
         if file is None:
             if len(self._files) >= _OPEN_FILES_MAX:
                 self._files.popitem(last=False)[1].close()
-            file = self._files[segment] = self._disk.open(self._directory / segment_name(segment))
+            file = self._files[segment] = self._disk.open(self._path(segment))
         return file
 
     async def close(self) -> None:

@@ -7,16 +7,13 @@ from pathlib import Path
 import msgspec
 
 from mainstem.host.disk import Disk
-from mainstem.log.embedded.layout import META_NAME, check_segment_numbers, read_meta, segment_name, segment_numbers
-from mainstem.log.embedded.recovery import (
-    ScannedSegment,
-    check_closed,
-    place_after,
-    read_segment,
-    refuse_headless_log,
-)
+from mainstem.log.embedded.layout import META_NAME, epoch_name, epochs, read_manifest, read_meta
+from mainstem.log.embedded.recovery import refuse_headless_log
+from mainstem.log.embedded.walk import walk
 from mainstem.log.errors import LogCorruptError, LogFormatError, LogNotFoundError
 from mainstem.log.frame import COMMIT
+
+_LOOKS_BESIDE = 3
 
 
 class VerifyReport(msgspec.Struct):
@@ -51,49 +48,47 @@ def verify_directory(disk: Disk, directory: Path) -> VerifyReport:
     Raises:
         LogNotFoundError: The directory holds no log.
     """
+    report = _look(disk, directory)
+    for _again in range(_LOOKS_BESIDE - 1):
+        if report.sound or not _is_owned(disk, directory):
+            break
+        # The owner may have written, begun a segment or lost the log to another in mid look; damage stays damage.
+        report = _look(disk, directory)
+    return report
+
+
+def _is_owned(disk: Disk, directory: Path) -> bool:
+    return any(disk.lock_owner(directory / epoch_name(epoch)) for epoch in epochs(disk.list_directory(directory)))
+
+
+def _look(disk: Disk, directory: Path) -> VerifyReport:
     report = VerifyReport()
     try:
         meta = read_meta(disk, directory)
         if meta is None:
             refuse_headless_log(disk, directory)
-    except (LogCorruptError, LogFormatError) as error:
-        report.findings.append(error.message)
-        return report
-    if meta is None:
-        raise LogNotFoundError(f"{directory} holds no log ({META_NAME} is missing). Nothing was changed.")
-    numbers = segment_numbers(disk.list_directory(directory))
-    try:
-        check_segment_numbers(directory, numbers)
-        _verify_segments(disk, directory, int(meta.log_id, 16), numbers, report)
+            raise LogNotFoundError(f"{directory} holds no log ({META_NAME} is missing). Nothing was changed.")
+        _verify_segments(disk, directory, int(meta.log_id, 16), report)
     except (LogCorruptError, LogFormatError) as error:
         # Later segments cannot be judged: their frames chain to the one that is damaged.
         report.findings.append(error.message)
+    except FileNotFoundError as error:
+        report.findings.append(f"{error.filename} is missing. Nothing was changed.")
     return report
 
 
-def _verify_segments(disk: Disk, directory: Path, log_id: int, numbers: list[int], report: VerifyReport) -> None:
-    before: ScannedSegment | None = None
-    for number in numbers:
-        previous = before.scan.frames[-1].header if before is not None else None
-        scanned = read_segment(disk, place_after(directory, log_id, number, previous))
-        if before is not None:
-            check_closed(before, scanned, is_last=number == numbers[-1])
-        scan = scanned.scan
+def _verify_segments(disk: Disk, directory: Path, log_id: int, report: VerifyReport) -> None:
+    for segment in walk(disk, directory, log_id, read_manifest(disk, directory)):
+        scan, place = segment.scan, segment.place
         report.segments += 1
         for frame in scan.frames:
             if frame.header.kind == COMMIT:
                 report.commits += 1
                 report.records += frame.header.record_count
         report.end_position = scan.frames[-1].header.next_position - 1
-        before = scanned
-    if before is not None and before.scan.rolled:
-        raise LogCorruptError(
-            f"{directory / segment_name(numbers[-1] + 1)} is missing: {before.place.path} says that the log goes on "
-            "in it."
-        )
-    if before is not None and before.scan.torn:
-        size = before.scan.torn_end_offset - before.scan.end_offset
-        report.torn = (
-            f"{before.place.path} byte {before.scan.end_offset}: a write of {size} bytes was never finished; it was "
-            "not acknowledged, and the next opening sets it aside."
-        )
+        report.torn = ""
+        if scan.torn:
+            report.torn = (
+                f"{place.path} byte {scan.end_offset}: a write of {scan.torn_end_offset - scan.end_offset} bytes was "
+                "never finished; it was not acknowledged, and the next opening sets it aside."
+            )
