@@ -371,27 +371,21 @@ class Engine:
 
     async def _open_runs(self, end: int) -> dict[str, RunFold]:
         folds: dict[str, RunFold] = {}
-        unreadable: set[str] = set()
         async for record in self.records(JOURNAL_PREFIX + ">", end):
             run_id = record.stream[len(JOURNAL_PREFIX) :]
-            if run_id in unreadable:
-                continue
             fold = folds.get(run_id)
             if fold is None:
                 fold = folds[run_id] = RunFold(run_id)
-            try:
-                fold.apply(record)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                # One journal that this version cannot read, as a newer one may have written it, holds up no other.
-                unreadable.add(run_id)
-                del folds[run_id]
-                _logger.error(  # noqa: TRY400 (the sentence says it all)
-                    "run %s is set aside: this version cannot read %s position %d: %s. Its journal is left as it is.",
-                    run_id, record.stream, record.position, error,
-                )  # fmt: skip
-                continue
+            fold.apply(record)
             if fold.ending:
                 del folds[run_id]
+        # One journal that this version cannot read, as a newer one may have written it, holds up no other.
+        for run_id in [one.run_id for one in folds.values() if one.unreadable]:
+            fold = folds[run_id] = (await self.history(run_id)).fold
+            if fold.ending:
+                del folds[run_id]  # something was written behind its end
+            else:
+                _logger.error("run %s is set aside: %s", run_id, fold.reason)
         return folds
 
     async def records(self, pattern: str, end: int) -> AsyncIterator[StoredRecord]:
@@ -453,7 +447,13 @@ class Engine:
     async def _take_over(self, run_id: str, resumed: RunResumed | None) -> bool:
         history = await self.history(run_id)
         fold, started = history.fold, history.started
-        if started is None or fold.ending or run_id in self.runs or (fold.waiting and resumed is None):
+        if fold.unreadable and not fold.ending:
+            _logger.error("run %s is set aside: %s", run_id, fold.reason)
+            self.tell(run_id, RunPaused(fold.reason))
+            return False
+        if started is None or fold.ending or run_id in self.runs:
+            return False
+        if fold.waiting and resumed is None:
             return False
         entries: list[JournalEntry] = [resumed] if resumed is not None else []
         plan = self.plans.get(fold.function)

@@ -135,7 +135,8 @@ class RunCancelledError(FlowError):
 
 
 class RunPausedError(FlowError):
-    """The run waits for a decision: its history does not fit its code, or it was taken over too often without progress.
+    """The run waits for a decision: its history does not fit its code, it was taken over too often without progress, or
+    this version cannot read its journal.
 
     Attributes:
         run_id: The run.
@@ -143,8 +144,8 @@ class RunPausedError(FlowError):
 
     code = "run-paused"
 
-    def __init__(self, run_id: str, sentence: str) -> None:
-        super().__init__(sentence, try_command=f"mainstem runs resume {run_id}")
+    def __init__(self, run_id: str, sentence: str, *, try_command: str) -> None:
+        super().__init__(sentence, try_command=try_command)
         self.run_id = run_id
 
 

@@ -21,6 +21,7 @@ from mainstem.flow.executors import Executors
 from mainstem.flow.fanout import Given, Work, check_fan, fan_out, fan_out_plainly
 from mainstem.flow.functions import RecordedFunction, arguments_of_raw
 from mainstem.flow.handles import RunHandle
+from mainstem.flow.history import read_entry
 from mainstem.flow.journal import JOURNAL_PREFIX, Started, Trigger
 from mainstem.flow.queues import Queue, RateLimit, parse_rate
 from mainstem.flow.sleeping import duration_s, sleep_in
@@ -339,7 +340,13 @@ class Flow:
     @staticmethod
     async def _check_same(engine: Engine, run_id: str, started: Started) -> None:
         first = await engine.log.read(JOURNAL_PREFIX + run_id, 0, 1)
-        existing = msgspec.json.decode(first[0].value, type=Started)
+        existing = read_entry(first[0].value)
+        if not isinstance(existing, Started):
+            raise RunIdConflictError(
+                f"run {run_id} exists already, and this version cannot read what it is: start of {started.function}. "
+                "Nothing was started.",
+                try_command=f"mainstem runs {run_id}",
+            )
         if existing.function != started.function or existing.arguments != started.arguments:
             difference = "with other arguments" if existing.function == started.function else f"of {existing.function}"
             raise RunIdConflictError(

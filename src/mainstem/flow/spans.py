@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from mainstem.flow.history import RunFold, describe_pause, run_id_of
+from mainstem.flow.history import RunFold, describe_pause, read_line, run_id_of
 from mainstem.flow.journal import (
     JOURNAL_PREFIX,
     LOG_LINES_PREFIX,
@@ -34,6 +34,7 @@ from mainstem.trace.context import TraceContext, derived_span_id, parse_tracepar
 from mainstem.trace.spans import Span, SpanKind, SpanStatus, UnderWay
 
 _NAME_MAX_CHARS = 200
+_DETAIL_MAX_CHARS = 700
 
 _RESTART_NS = 250_000_000
 """In less time no process begins a step, dies, and is started again: the next one only took up what was due."""
@@ -42,8 +43,6 @@ Unended = Literal["died", "may have died", "broken off", "running"]
 """What is known of an attempt without a record of its end; in the ``unended`` attribute of its span, beside ``key`` and
 ``attempt``.
 """
-
-_line_decoder = msgspec.json.Decoder(LogLine)
 
 
 def run_spans(records: Iterable[StoredRecord], *, now_ns: int, under_way: Iterable[UnderWay] = ()) -> list[Span]:
@@ -63,11 +62,8 @@ def run_spans(records: Iterable[StoredRecord], *, now_ns: int, under_way: Iterab
     for record in records:
         if record.stream.startswith(JOURNAL_PREFIX):
             journal.append(record)
-        elif record.stream.startswith(LOG_LINES_PREFIX):
-            try:
-                lines.append((record, _line_decoder.decode(record.value)))
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                continue  # no log line of ours: the stream itself shows it all the same
+        elif record.stream.startswith(LOG_LINES_PREFIX) and (logged := read_line(record.value)) is not None:
+            lines.append((record, logged))
     if not journal:
         return []
     origin = parse_traceparent(journal[0].headers.get(TRACEPARENT))
@@ -152,7 +148,7 @@ class _Builder:
                 start_ns=start_ns,
                 end_ns=end_ns,
                 status=status,
-                detail=detail[:_NAME_MAX_CHARS],
+                detail=detail[:_DETAIL_MAX_CHARS],
                 position=position,
                 attributes=attributes or {},
             )
@@ -188,6 +184,10 @@ class _Builder:
     def _add(self, record: StoredRecord) -> None:
         entry = self._fold.apply(record)
         match entry:
+            case None:
+                if record.position == self._fold.unreadable:
+                    now_ns, reason = record.time_ns, self._fold.reason
+                    self._put("paused", "event", now_ns, now_ns, detail=reason, position=record.position)
             case Started():
                 self._started_position = record.position
                 if entry.kind == "job":
@@ -347,7 +347,7 @@ class _Builder:
             status = "ok" if fold.ending == "completed" else "error"
         detail = fold.error.message if fold.error is not None else fold.reason
         self._put(
-            fold.function,
+            fold.function or fold.run_id,
             "run",
             fold.started_ns,
             fold.ended_ns,

@@ -31,7 +31,7 @@ from mainstem.trace.spans import UnderWay
 from mainstem.web.answers import json_response
 from mainstem.web.errors import BadRequestError, NotFoundError, UnavailableError
 from mainstem.web.panels import records as kept
-from mainstem.web.panels.runs import FILTERS, PAGE_ROWS, find_run, list_runs, page_number
+from mainstem.web.panels.runs import FILTERS, PAGE_ROWS, find_run, list_runs, page_number, records_of_trace
 from mainstem.web.projection import Projection
 from mainstem.web.security import check_intended
 
@@ -134,7 +134,8 @@ class Api:
             run = find_run(db, name)
             first = kept.first_of_stream(db, f"$upload.{name}")
             trace_id = run.trace_id if run else kept.trace_of(first) if first else name
-            return trace_id, kept.of_trace(db, trace_id), kept.group_names(db)
+            trace_id = trace_id or name
+            return trace_id, records_of_trace(db, trace_id), kept.group_names(db)
 
         trace_id, records, groups = await self._projection.run(load)
         if not records:
@@ -159,6 +160,8 @@ class Api:
             raise NotFoundError(f"There is no run {run_id[:128]!r}. Nothing was changed.")
         if run.ending:
             raise BadRequestError(f"The run {run_id} has ended already: {run.ending}. Nothing was changed.")
+        if wish == "resume" and run.unreadable:
+            raise BadRequestError(f"The run {run_id} cannot be resumed. {run.reason}")
         with use_trace(parse_traceparent(request.headers.get(TRACEPARENT)) or current_trace()):
             position = await send_wish(self._log, run_id, InboxMessage(wish, reason))
         return json_response({"run_id": run_id, "wish": wish, "position": position}, status=202)

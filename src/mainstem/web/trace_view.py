@@ -12,7 +12,8 @@ from itertools import islice
 import msgspec
 
 from mainstem.bus.cursors import DEAD_PREFIX, DeadLetter
-from mainstem.flow.journal import JOURNAL_PREFIX, LOG_LINES_PREFIX, JournalEntry, Started
+from mainstem.flow.history import read_entry
+from mainstem.flow.journal import JOURNAL_PREFIX, LOG_LINES_PREFIX, Started
 from mainstem.flow.spans import run_spans
 from mainstem.log.contract import TRACEPARENT, StoredRecord
 from mainstem.services.uploads.spans import upload_spans
@@ -27,7 +28,6 @@ _TRIES_MAX = 100_000
 _DETAIL_MAX_CHARS = 300
 
 _letter_decoder = msgspec.json.Decoder(DeadLetter)
-_entry_decoder: msgspec.json.Decoder[JournalEntry] = msgspec.json.Decoder(JournalEntry)
 
 
 def trace_spans(records: Iterable[StoredRecord], *, now_ns: int, groups: Iterable[str] = ()) -> list[Span]:
@@ -75,7 +75,7 @@ def _given_up(record: StoredRecord, ids: Mapping[int, str]) -> Span | None:
     context = parse_traceparent(record.headers.get(TRACEPARENT))
     try:
         letter = _letter_decoder.decode(record.value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if context is None:
         return None
@@ -145,7 +145,7 @@ def _group_spans(
 
 def _trigger_position(first: StoredRecord) -> int:
     """Return the position of the event that started a run; 0 for none."""
-    entry = _entry_decoder.decode(first.value)
+    entry = read_entry(first.value)
     return entry.trigger.position if isinstance(entry, Started) and entry.trigger is not None else 0
 
 

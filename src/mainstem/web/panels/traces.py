@@ -12,7 +12,7 @@ from mainstem.ui.html import el
 from mainstem.ui.panel import Fragment, Page, PageRequest, PageView
 from mainstem.ui.parts import card, entities, facts, link
 from mainstem.web.panels import records as kept
-from mainstem.web.panels.runs import runs_of_trace, runs_table
+from mainstem.web.panels.runs import records_of_trace, runs_of_trace, runs_table
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -42,7 +42,7 @@ def render_trace(db: sqlite3.Connection, request: PageRequest) -> PageView | Non
     from mainstem.web.waterfall_view import waterfall_table  # noqa: PLC0415
 
     trace_id = request.path["trace_id"]
-    records = kept.of_trace(db, trace_id) if _TRACE_ID.fullmatch(trace_id) else []
+    records = records_of_trace(db, trace_id) if _TRACE_ID.fullmatch(trace_id) else []
     if not records:
         return None
     now_ns = request.facts.now_ns
