@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from pathlib import Path
 
 import msgspec
@@ -295,6 +296,27 @@ def test_files_are_kept_for_ever_and_compressed(tmp_path: Path) -> None:
             assert (await client.get(path, headers={"accept-encoding": "identity"})).content == answer.content
             assert (await client.get(path, headers={"if-none-match": answer.headers["etag"]})).status_code == 304
             assert set(board.files.paths()) >= {"tokens.css", "vendor/hls.worker.js", "player.js"}
+
+    run(main())
+
+
+def test_a_file_is_compressed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is compressed before a browser asks for it, and those who ask at the same time share the work."""
+    compress, compressed = zlib.compress, []
+
+    def counting(content: bytes, level: int, window: int) -> bytes:
+        compressed.append(len(content))
+        return compress(content, level, window)
+
+    async def main() -> None:
+        monkeypatch.setattr(zlib, "compress", counting)
+        async with dashboard(tmp_path) as (board, _log, client):
+            await client.get("/", headers=HTML)
+            assert not compressed
+            path = "/" + board.files.path("dashboard.css")
+            answers = await asyncio.gather(*(client.get(path) for _reader in range(5)))
+            assert len({answer.content for answer in answers}) == 1
+            assert compressed == [len(answers[0].content)]
 
     run(main())
 
