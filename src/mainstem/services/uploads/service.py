@@ -199,8 +199,7 @@ class Uploads:
             if found < upload.offset:
                 _logger.error("upload %s: %d of %d recorded bytes are on the disk", upload.id, found, upload.offset)
                 await tools.registry.end(entry, Terminated("bytes_lost", now_ns), upload.trace)
-        keep = frozenset(entry.upload.id for entry in tools.registry.open_entries())
-        removed = await loop.run_in_executor(tools.threads, tools.parts.remove_others, keep)
+        removed = await loop.run_in_executor(tools.threads, tools.parts.remove_others, tools.registry.kept_ids())
         if removed:
             _logger.info("uploads: %d files of ended uploads removed", removed)
 
