@@ -311,7 +311,7 @@ class Mainstem:
                 routes={service.name: service.routes() for service in self._services},
                 groups=self._bus.groups,
                 under_way=self._flow.under_way,
-                at_work=self._flow.jobs_at_work,
+                at_work=self._flow.at_work,
                 token=self._token,
             )
             self._dashboard = dashboard

@@ -23,8 +23,9 @@ from mainstem.log import ReadableLog, StoredRecord
 from mainstem.ui.format import format_duration, shorten
 
 _EPILOG = """\
-States: scheduled, queued (a job of which no attempt is on record yet: it waits
-for its turn, or is at its first attempt; the dashboard knows which), running,
+States: scheduled, queued (a job, or a run of a workflow with a limit, of which
+nothing is on record yet: it waits for its turn, or is at its first attempt; the
+dashboard knows which), running,
 sleeping, retrying, completed, failed, cancelled; and two that wait for your
 decision: paused (its history does not fit its code, or this version cannot
 read its journal) and quarantined (its process died too often without progress).

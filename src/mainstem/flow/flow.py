@@ -174,7 +174,9 @@ class Flow:
 
         def declare(function: Callable[..., Any]) -> Workflow[..., Any]:
             recorded = RecordedFunction(function, name)
-            workflow: Workflow[..., Any] = Workflow(self, recorded, timeout_s=timeout_s)
+            workflow: Workflow[..., Any] = Workflow(
+                self, recorded, timeout_s=timeout_s, in_turn=concurrency is not None
+            )
             self._add_name(self._functions, recorded.name, workflow, recorded)
             if concurrency is not None:
                 self._limits[recorded.name] = _check_concurrency(concurrency)
@@ -366,6 +368,7 @@ class Flow:
             msgspec.Raw(arguments),
             trigger=Trigger(event.stream, event.position),
             timeout_s=workflow.timeout_s or 0.0,
+            in_turn=workflow.in_turn,
         )
         await self.start_run(
             workflow.recorded, started, f"{workflow.name.replace('.', '_')}-{event.position}", event.about
@@ -379,12 +382,15 @@ class Flow:
         found = [UnderWay(key, *attempt) for key, attempt in run.under_way.items()] if run is not None else []
         return sorted(found, key=lambda one: one.started_ns)
 
-    def jobs_at_work(self) -> frozenset[str]:
-        """Return the ids of the jobs that have left their queue in this process and have not ended. On the
-        application's event loop only.
+    def at_work(self) -> frozenset[str]:
+        """Return the ids of the runs that had to wait for their turn (jobs, workflows with a limit), have had it in
+        this process, and have not ended. On the application's event loop only.
         """
-        runs = self.engine.runs.values() if self.engine is not None else ()
-        return frozenset(run.id for run in runs if run.kind == "job")
+        engine = self.engine
+        if engine is None:
+            return frozenset()
+        in_turn = {name for name, plan in engine.plans.items() if plan.queue is not None}
+        return frozenset(run.id for run in engine.runs.values() if run.function in in_turn)
 
     def handle(self, run_id: str) -> RunHandle[Any]:
         """Return a handle to a run by its id; whether it exists shows when it is used."""

@@ -48,8 +48,8 @@ State = Literal[
     "paused",
     "quarantined",
 ]
-"""What a run is doing, or how it ended. A job is ``queued`` until an attempt at it is on record, or under way in a
-process that can be asked.
+"""What a run is doing, or how it ended. A job, and a run of a workflow with a limit, is ``queued`` until something of
+it is on record, or under way in a process that can be asked.
 """
 
 ENDED: frozenset[State] = frozenset(("completed", "failed", "cancelled"))
@@ -141,6 +141,8 @@ class RunFold(msgspec.Struct):
     """A run's state, one record after the other; small, and itself JSON, so that a projection can keep it.
 
     Attributes:
+        in_turn: Its workflow limits how many runs are carried out at once.
+        begun: Something that its code did is on record.
         retrying: Steps that wait for their next attempt, by key.
         wake_at_ns: End of the sleep that was recorded last, while nothing followed it.
         alone: Nothing but that sleep was under way.
@@ -156,6 +158,8 @@ class RunFold(msgspec.Struct):
     kind: str = ""
     queue: str = ""
     not_before_ns: int = 0
+    in_turn: bool = False
+    begun: bool = False
     trigger: Trigger | None = None
     trace_id: str = ""
     about: tuple[str, ...] = ()
@@ -236,7 +240,7 @@ class RunFold(msgspec.Struct):
 
     def _begin(self, record: StoredRecord, entry: Started) -> None:
         self.function, self.kind, self.queue = entry.function, entry.kind, entry.queue
-        self.not_before_ns, self.trigger = entry.not_before_ns, entry.trigger
+        self.not_before_ns, self.trigger, self.in_turn = entry.not_before_ns, entry.trigger, entry.in_turn
         self._know(record)
 
     def _end(self, record: StoredRecord, entry: RunCompleted | RunFailed | RunCancelled) -> None:
@@ -253,7 +257,7 @@ class RunFold(msgspec.Struct):
                 self.inbox_position = max(self.inbox_position, entry.message)
 
     def _advance(self, entry: JournalEntry) -> None:
-        self.wake_at_ns, self.alone = 0, False
+        self.wake_at_ns, self.alone, self.begun = 0, False, True
         if not isinstance(entry, StepStarted):
             self.claims_in_vain = 0
         match entry:
@@ -271,7 +275,7 @@ class RunFold(msgspec.Struct):
 
     def state(self, now_ns: int, *, at_work: bool = False) -> State:
         """Return what the run is doing, as far as its journal tells; ``at_work`` says that its process carries it out,
-        which of a job's first attempt no record tells.
+        which no record tells before the first attempt has ended.
         """
         if self.ending:
             return self.ending
@@ -283,8 +287,8 @@ class RunFold(msgspec.Struct):
             return "sleeping"
         if self.not_before_ns > now_ns and not self.claims:
             return "scheduled"
-        is_queued = self.kind == "job" and not (self.steps or self.failures or self.claims or at_work)
-        return "queued" if is_queued else "running"
+        takes_turns = self.kind == "job" or self.in_turn
+        return "queued" if takes_turns and not (self.begun or self.claims or at_work) else "running"
 
     def summary(self, now_ns: int, *, at_work: bool = False) -> RunSummary:
         """Return the run in one line, as of a moment; ``at_work`` as for :meth:`state`."""

@@ -51,6 +51,7 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True, tag="started"):
         not_before_ns: Wall-clock time before which it does not run (a job's delay); 0 for at once.
         trigger: The event that started it.
         timeout_s: Limit of the whole run from its start; 0 for none.
+        in_turn: The workflow limits how many of its runs are carried out at once: this one may wait for its turn.
     """
 
     function: str
@@ -60,6 +61,7 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True, tag="started"):
     not_before_ns: Count = 0
     trigger: Trigger | None = None
     timeout_s: float = 0.0
+    in_turn: bool = False
 
 
 class Claimed(msgspec.Struct, frozen=True, tag="claimed"):

@@ -45,7 +45,9 @@ Unended = Literal["died", "may have died", "broken off", "running"]
 """
 
 
-def run_spans(records: Iterable[StoredRecord], *, now_ns: int, under_way: Iterable[UnderWay] = ()) -> list[Span]:
+def run_spans(
+    records: Iterable[StoredRecord], *, now_ns: int, under_way: Iterable[UnderWay] = (), queued: bool = False
+) -> list[Span]:
     """Return the spans of one run.
 
     A step's start is seldom on record: an attempt without an end is known by a record of its start, by a line that was
@@ -56,6 +58,7 @@ def run_spans(records: Iterable[StoredRecord], *, now_ns: int, under_way: Iterab
             gives nothing.
         now_ns: The moment of looking: a sleep that ends later is still running.
         under_way: The attempts that the run's process is carrying out, where it can be asked.
+        queued: The run's process, which was asked, says that it still waits for its turn.
     """
     journal: list[StoredRecord] = []
     lines: list[tuple[StoredRecord, LogLine]] = []
@@ -79,7 +82,7 @@ def run_spans(records: Iterable[StoredRecord], *, now_ns: int, under_way: Iterab
     for line in lines[next_line:]:
         builder.open_by_line(*line)
     builder.open_under_way(under_way)
-    builder.end()
+    builder.end(queued=queued)
     for line in lines:
         builder.add_line(*line)
     return builder.spans
@@ -183,6 +186,8 @@ class _Builder:
 
     def _add(self, record: StoredRecord) -> None:
         entry = self._fold.apply(record)
+        if self._queued_ns and self._fold.in_turn and self._fold.begun:
+            self._had_its_turn(record, entry)
         match entry:
             case None:
                 if record.position == self._fold.unreadable:
@@ -190,7 +195,7 @@ class _Builder:
                     self._put("paused", "event", now_ns, now_ns, detail=reason, position=record.position)
             case Started():
                 self._started_position = record.position
-                if entry.kind == "job":
+                if entry.kind == "job" or entry.in_turn:
                     self._queued_ns = max(record.time_ns, entry.not_before_ns)
                     if entry.not_before_ns > record.time_ns:
                         self._put("delay", "wait", record.time_ns, entry.not_before_ns, position=record.position)
@@ -212,6 +217,15 @@ class _Builder:
                 self._taken_over(record, entry)
             case _:
                 self._note(record, entry)
+
+    def _had_its_turn(self, record: StoredRecord, entry: JournalEntry | None) -> None:
+        """The first thing that a run did is on record: until then it waited for its turn."""
+        until_ns = record.time_ns
+        if isinstance(entry, StepCompleted | StepFailed):
+            until_ns = min(until_ns, entry.started_ns - entry.waited_ns)
+        if until_ns > self._queued_ns:
+            self._put("queue", "wait", self._queued_ns, until_ns, position=self._started_position)
+        self._queued_ns = 0
 
     def _ended(self, record: StoredRecord, entry: StepCompleted | StepFailed) -> None:
         begun = self._begun.pop((entry.key, entry.attempt), None)
@@ -323,9 +337,12 @@ class _Builder:
         if name:
             self._put(name, "event", record.time_ns, record.time_ns, detail=detail, position=record.position)
 
-    def end(self) -> None:
+    def end(self, *, queued: bool) -> None:
         """Close what is open, as of now, and put the run's own span first."""
         fold = self._fold
+        is_queued = fold.state(self._now_ns) == "queued" and not self._begun
+        if queued and is_queued:
+            self._put("queue", "wait", self._queued_ns, 0, status="running", position=self._started_position)
         for record, timer in self._sleeps:
             until_ns = min(timer.wake_at_ns, fold.ended_ns) if fold.ended_ns else timer.wake_at_ns
             name = timer.key
@@ -346,6 +363,8 @@ class _Builder:
         if fold.ending:
             status = "ok" if fold.ending == "completed" else "error"
         detail = fold.error.message if fold.error is not None else fold.reason
+        if is_queued:
+            detail = "queued" if queued else "queued: it waits for its turn, or is at its first step"
         self._put(
             fold.function or fold.run_id,
             "run",

@@ -39,7 +39,7 @@ class Workflow(Generic[P, R]):
     its steps become steps of that run; elsewhere it is an ordinary call, and nothing is recorded.
     """
 
-    def __init__(self, flow: Flow, recorded: RecordedFunction, *, timeout_s: float | None) -> None:
+    def __init__(self, flow: Flow, recorded: RecordedFunction, *, timeout_s: float | None, in_turn: bool) -> None:
         recorded.refuse_parameters("id", "about")
         if not recorded.is_async:
             raise InvalidArgumentError(
@@ -49,6 +49,7 @@ class Workflow(Generic[P, R]):
         self.recorded = recorded
         self.name = recorded.name
         self.timeout_s = timeout_s
+        self.in_turn = in_turn
         functools.update_wrapper(self, recorded.function)
 
     def __repr__(self) -> str:
@@ -81,7 +82,7 @@ class Workflow(Generic[P, R]):
             FlowNotStartedError: The application is not running.
         """
         arguments = msgspec.Raw(self.recorded.checked_arguments(args, kwargs))
-        started = Started(self.name, "workflow", arguments, timeout_s=self.timeout_s or 0.0)
+        started = Started(self.name, "workflow", arguments, timeout_s=self.timeout_s or 0.0, in_turn=self.in_turn)
         return self._flow.start_run(self.recorded, started, _id_here(id, self.name), check_about(about))
 
     def body(self, started: Started) -> Body:

@@ -12,7 +12,7 @@ from itertools import islice
 import msgspec
 
 from mainstem.bus.cursors import DEAD_PREFIX, DeadLetter
-from mainstem.flow.history import read_entry
+from mainstem.flow.history import read_entry, run_id_of
 from mainstem.flow.journal import JOURNAL_PREFIX, LOG_LINES_PREFIX, Started
 from mainstem.flow.spans import run_spans
 from mainstem.log.contract import TRACEPARENT, StoredRecord
@@ -30,7 +30,9 @@ _DETAIL_MAX_CHARS = 300
 _letter_decoder = msgspec.json.Decoder(DeadLetter)
 
 
-def trace_spans(records: Iterable[StoredRecord], *, now_ns: int, groups: Iterable[str] = ()) -> list[Span]:
+def trace_spans(
+    records: Iterable[StoredRecord], *, now_ns: int, groups: Iterable[str] = (), queued: Iterable[str] = ()
+) -> list[Span]:
     """Return the spans of the records of one trace (or of several that are to be seen together).
 
     A run that an event started stands below that event. What a consumer group's handler started stands below that
@@ -41,7 +43,9 @@ def trace_spans(records: Iterable[StoredRecord], *, now_ns: int, groups: Iterabl
         records: Whole journals, log lines, uploads' streams, events and dead letters, in the log's order.
         now_ns: Wall-clock time.
         groups: Names of the consumer groups whose handlers may have started something.
+        queued: Ids of the runs that wait for their turn, where their process could be asked.
     """
+    waiting = frozenset(queued)
     streams: dict[str, list[StoredRecord]] = defaultdict(list)
     events: list[StoredRecord] = []
     letters: list[StoredRecord] = []
@@ -57,7 +61,7 @@ def trace_spans(records: Iterable[StoredRecord], *, now_ns: int, groups: Iterabl
     for stream, of_stream in streams.items():
         if stream.startswith(JOURNAL_PREFIX):
             lines = streams.get(LOG_LINES_PREFIX + stream.removeprefix(JOURNAL_PREFIX), ())
-            of_run = run_spans([*of_stream, *lines], now_ns=now_ns)
+            of_run = run_spans([*of_stream, *lines], now_ns=now_ns, queued=run_id_of(stream) in waiting)
             spans += of_run
             if of_run and (trigger := _trigger_position(of_stream[0])):
                 triggers[of_run[0].position] = trigger

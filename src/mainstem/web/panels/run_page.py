@@ -70,7 +70,9 @@ def render_run(db: sqlite3.Connection, request: PageRequest, run: RunFold) -> Pa
     entries = _entries(records)
     now_ns = request.facts.now_ns
     state = run.state(now_ns, at_work=run.run_id in request.facts.at_work)
-    spans = run_spans([*records, *line_records], now_ns=now_ns, under_way=request.facts.under_way)
+    spans = run_spans(
+        [*records, *line_records], now_ns=now_ns, under_way=request.facts.under_way, queued=state == "queued"
+    )
     waterfall = build_waterfall([span for span in spans if span.kind != "log"], now_ns)
     fragments = [
         Fragment("opening", _opening(request, run, state), live=True),

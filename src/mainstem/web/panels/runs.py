@@ -106,7 +106,7 @@ def list_runs(
         search: Part of an id, a function's name or an entity.
         offset: Runs to pass over.
         limit: Most runs.
-        at_work: Ids of the jobs that have left their queue, whatever their records say.
+        at_work: Ids of the runs that have had their turn, whatever their records say.
     """
     conditions, values = _conditions(state, search, at_work)
     rows = db.execute(
@@ -120,6 +120,12 @@ def runs_of_trace(db: sqlite3.Connection, trace_id: str) -> list[RunFold]:
     """Return the runs of a trace, oldest first."""
     rows = db.execute("SELECT fold FROM runs_run WHERE trace_id = ? ORDER BY started_ns", (trace_id,))
     return [_decode_fold(fold) for (fold,) in rows]
+
+
+def queued_of_trace(db: sqlite3.Connection, trace_id: str, at_work: frozenset[str]) -> list[str]:
+    """Return the ids of the runs of a trace that wait for their turn; ``at_work`` as for :func:`list_runs`."""
+    rows = db.execute("SELECT run_id FROM runs_run WHERE trace_id = ? AND state = 'queued'", (trace_id,))
+    return [run_id for (run_id,) in rows if run_id not in at_work]
 
 
 def records_of_trace(db: sqlite3.Connection, trace_id: str) -> list[StoredRecord]:
@@ -192,7 +198,7 @@ def render_list(db: sqlite3.Connection, request: PageRequest) -> PageView:
             Fragment("filters", _filters(db, request, state, search), label="Filters"),
             Fragment("runs", Html("".join(body)), label="Runs"),
         ),
-        # That a job leaves its queue is on no record.
+        # That a run has its turn is on no record.
         frozenset({"runs", "tick"} if count_states(db).get("queued") else {"runs"}),
     )
 
