@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import logging
 import os
 import resource
@@ -86,10 +85,7 @@ class _Server(uvicorn.Server):
         if self._parent_pipe is not None:
             self._loop.add_reader(self._parent_pipe, self._supervisor_is_gone)
         _uvicorn_logger.setLevel(logging.CRITICAL)  # a failing start is told once, by whoever called serve()
-        # Whoever runs this looks at the dashboard. It is imported while the log is opened, which waits for the disk.
-        importing = self._loop.run_in_executor(None, importlib.import_module, "mainstem.web.application")
         await super().startup(sockets)
-        await importing
         _uvicorn_logger.setLevel(logging.WARNING)
         if self.started:
             self._on_ready()
