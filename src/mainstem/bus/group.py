@@ -42,6 +42,9 @@ READ_AHEAD_RECORDS = 1000
 
 _SMALL_VALUE_BYTES = 16 << 10
 _ERROR_MAX_CHARS = 4096
+_LETTER_MAX_BYTES = 64 << 10
+"""Larger than any letter: its value, its error as JSON writes it, and its headers."""
+_CLAIM_TRIES = 10
 _FULL_RETRY_S = 1.0
 _LONGEST_SLEEP_S = 30.0
 
@@ -101,6 +104,8 @@ class ConsumerGroup:
         self._cursor = Cursor(CursorRecord(subscription.pattern, 0))
         self._expected_position = 0
         self._letters: list[Record] = []
+        traits = log.traits
+        self._letters_max = max(1, min(traits.max_batch_records - 1, traits.max_batch_bytes // _LETTER_MAX_BYTES))
         self._dirty = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -141,13 +146,30 @@ class ConsumerGroup:
             self._expected_position = await self._log.append(self._stream, [Record(encode(first))], expected_position=0)
             self._cursor = Cursor(first)
         else:
-            self._expected_position = last.position
-            saved = decode(last.value, CursorRecord)
-            self._cursor = Cursor(msgspec.structs.replace(saved, pattern=self._subscription.pattern))
+            await self._take_over(last)
         for service in (self._read, self._save, self._retry_in_time):
             task = asyncio.create_task(service(), name=f"group {self._subscription.group}: {service.__name__}")
             task.add_done_callback(self._service_ended)
             self._services.append(task)
+
+    async def _take_over(self, last: StoredRecord) -> None:
+        """Go on from a saved cursor. Where another process may be at work on it, writing it again ends that."""
+        for tries_left in reversed(range(_CLAIM_TRIES)):
+            saved = msgspec.structs.replace(decode(last.value, CursorRecord), pattern=self._subscription.pattern)
+            self._cursor, self._expected_position = Cursor(saved), last.position
+            if self._log.traits.single_owner:
+                return
+            try:
+                self._expected_position = await self._log.append(
+                    self._stream, [Record(encode(saved))], expected_position=last.position
+                )
+            except PositionConflictError:
+                if not tries_left:
+                    raise
+                # The other one saved its cursor at this moment; it holds more now.
+                last = await self._log.last(self._stream) or last
+            else:
+                return
 
     async def stop(self, grace_s: float) -> None:
         """Give running handlers ``grace_s`` seconds, cancel what still runs, and save the cursor."""
@@ -297,6 +319,11 @@ class ConsumerGroup:
             await self._dirty.wait()
             self._dirty.clear()
             letters, self._letters = self._letters, []
+            while len(letters) > self._letters_max:
+                # More than one commit holds. They go ahead of the cursor: if the process ends in between, those events
+                # are given up a second time, and none of them is without a letter.
+                await self._append([Append(DEAD_PREFIX + self._subscription.group, letters[: self._letters_max])])
+                letters = letters[self._letters_max :]
             appends = [Append(self._stream, [Record(encode(self._cursor.record()))], self._expected_position)]
             if letters:
                 appends.append(Append(DEAD_PREFIX + self._subscription.group, letters))

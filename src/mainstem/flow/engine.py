@@ -34,6 +34,7 @@ from mainstem.flow.log_lines import RunLogHandler
 from mainstem.flow.queues import Queue
 from mainstem.flow.run import Body, Ending, Run, encode_entry, error_info, run_headers, run_trace
 from mainstem.flow.timers import Timers
+from mainstem.flow.writer import JournalLimits
 from mainstem.host.clock import Clock
 from mainstem.log.contract import ABOUT, TRACEPARENT, Log, Record, StoredRecord
 from mainstem.log.errors import LogClosedError, LogError, NotWrittenError, PositionConflictError
@@ -69,10 +70,12 @@ class Engine:
         idle: Set when there are none, while draining.
         draining: No new call of workflow code begins any more.
         failure: Why the log was lost, if it was.
+        limits: What one record and one commit may hold.
     """
 
     def __init__(self, log: Log, clock: Clock, random_source: random.Random, executors: Executors) -> None:
         self.log = log
+        self.limits = JournalLimits.of(log.traits)
         self.clock = clock
         self.random = random_source
         self.executors = executors

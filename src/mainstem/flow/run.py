@@ -119,7 +119,14 @@ class Run:
         self.about = about
         self.headers = run_headers(trace, about)
         self.journal = RunJournal(
-            engine.log, engine.clock, run_id, JOURNAL_PREFIX + run_id, position, self.headers, self._journal_lost
+            engine.log,
+            engine.clock,
+            run_id,
+            JOURNAL_PREFIX + run_id,
+            position,
+            self.headers,
+            self._journal_lost,
+            limits=engine.limits,
         )
         self.past: dict[str, Past] = history.keys if history is not None else {}
         self.uncalled: dict[str, set[str]] = history.uncalled if history is not None else {}
