@@ -28,14 +28,14 @@ from mainstem.log.errors import LogClosedError
 from mainstem.services.media import work as media_work
 from mainstem.services.uploads import headers as headers_module
 from mainstem.services.uploads.reception import Body
-from mainstem.services.uploads.registry import Registry
+from mainstem.services.uploads.registry import Entry, Registry
 from mainstem.services.uploads.service import Uploads
 from mainstem.web import security as security_module
 from tests.flow import test_jobs, test_recovery
 from tests.log import test_damage, test_engine, test_io_errors
 from tests.services.media import test_workflow
 from tests.services.media.clips import Clips
-from tests.services.uploads import test_headers, test_reception, test_service
+from tests.services.uploads import test_headers, test_lifecycle, test_reception, test_service
 from tests.web import test_security
 
 
@@ -156,6 +156,11 @@ def writers_not_counted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Uploads, "_check_active", lambda _self, _tools: None)
 
 
+def ending_not_seen(patch: pytest.MonkeyPatch) -> None:
+    """Bytes are taken in for an upload whose end is being recorded."""
+    patch.setattr(Entry, "busy", property(lambda self: self.reception is not None))
+
+
 def metadata_of_any_length(patch: pytest.MonkeyPatch) -> None:
     """Metadata are taken however long they are."""
     patch.setattr(headers_module, "METADATA_MAX_BYTES", 1 << 40)
@@ -216,6 +221,7 @@ CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], Non
     (a_worker_that_dies, worker_death_is_final),
     (test_service.test_number_of_open_uploads_is_limited, room_not_looked_at),
     (test_service.test_number_of_writers_is_limited, writers_not_counted),
+    (lambda path: test_lifecycle.test_terminated_and_completed_exclude_each_other(path, "DELETE"), ending_not_seen),
     (lambda _path: test_headers.test_long_metadata_is_refused(), metadata_of_any_length),
     (lambda _path: test_reception.test_fast_client_is_held_back(), client_not_held_back),
     (a_kill_in_mid_encode, finished_chunks_forgotten),

@@ -118,6 +118,28 @@ def test_cancelled_creation_and_termination_are_whole(tmp_path: Path, monkeypatc
     run(body())
 
 
+@pytest.mark.parametrize("first", ["DELETE", "PATCH"])
+def test_terminated_and_completed_exclude_each_other(tmp_path: Path, first: str) -> None:
+    """Of a DELETE and a last PATCH in one turn of the loop only one succeeds, and the records say what it did."""
+
+    async def body() -> None:
+        async with serving(tmp_path) as desk:
+            url = await desk.create(10)
+            works = [desk.client.delete(url), desk.patch(url, 0, b"0123456789")]
+            answers = await asyncio.gather(*(works if first == "DELETE" else reversed(works)))
+            statuses = {answer.request.method: answer.status_code for answer in answers}
+            events, [_created, *records] = await desk.completed(), await desk.records(url)
+            kinds = [type(record) for record in records]
+            if statuses["DELETE"] == 204:
+                assert statuses["PATCH"] == 423 and events == [] and kinds == [Terminated]
+            else:
+                assert statuses == {"DELETE": 409, "PATCH": 204} and kinds == [Progressed, Finished]
+                assert [event.upload_id for event in events] == [id_of(url)]
+            assert desk.parts() == []
+
+    run(body())
+
+
 def test_empty_upload_is_complete_only_with_its_event(tmp_path: Path) -> None:
     """An upload of no bytes is not created while nothing can be taken in; one that was is finished by who asks."""
 

@@ -220,9 +220,15 @@ class Uploads:
         await self._end(tools, entry, Expired(tools.clock.time_ns()))
         _logger.info("upload %s has expired at %d bytes", entry.upload.id, entry.upload.offset)
 
-    async def _end(self, tools: Tools, entry: Entry, record: Terminated | Expired) -> None:
-        """Record an upload's end, then remove its file."""
+    def _end(self, tools: Tools, entry: Entry, record: Terminated | Expired) -> Coroutine[Any, Any, None]:
+        """Take hold of an upload that is not busy, at once; return what records its end, then removes its file.
+
+        Whoever looks next, even before that was begun, finds it busy: no request slips in between the two.
+        """
         entry.ending = True
+        return self._record_end(tools, entry, record)
+
+    async def _record_end(self, tools: Tools, entry: Entry, record: Terminated | Expired) -> None:
         try:
             await tools.registry.end(entry, record, entry.upload.trace)
         finally:
