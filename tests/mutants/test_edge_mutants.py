@@ -30,6 +30,7 @@ from mainstem.services.uploads import headers as headers_module
 from mainstem.services.uploads.reception import Body
 from mainstem.services.uploads.registry import Entry, Registry
 from mainstem.services.uploads.service import Uploads
+from mainstem.services.uploads.storage import PartFile
 from mainstem.web import security as security_module
 from tests.flow import test_jobs, test_recovery
 from tests.log import test_damage, test_engine, test_io_errors
@@ -156,6 +157,17 @@ def writers_not_counted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Uploads, "_check_active", lambda _self, _tools: None)
 
 
+def failed_sync_tried_again(patch: pytest.MonkeyPatch) -> None:
+    """When a sync of an upload's file has failed, the next one is believed."""
+    sync = PartFile.sync
+
+    def again(self: PartFile) -> None:
+        self._failure = None
+        sync(self)
+
+    patch.setattr(PartFile, "sync", again)
+
+
 def ending_not_seen(patch: pytest.MonkeyPatch) -> None:
     """Bytes are taken in for an upload whose end is being recorded."""
     patch.setattr(Entry, "busy", property(lambda self: self.reception is not None))
@@ -221,6 +233,7 @@ CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], Non
     (a_worker_that_dies, worker_death_is_final),
     (test_service.test_number_of_open_uploads_is_limited, room_not_looked_at),
     (test_service.test_number_of_writers_is_limited, writers_not_counted),
+    (lambda path: test_lifecycle.test_a_failed_sync_is_never_believed(path, 1), failed_sync_tried_again),
     (lambda path: test_lifecycle.test_terminated_and_completed_exclude_each_other(path, "DELETE"), ending_not_seen),
     (lambda _path: test_headers.test_long_metadata_is_refused(), metadata_of_any_length),
     (lambda _path: test_reception.test_fast_client_is_held_back(), client_not_held_back),

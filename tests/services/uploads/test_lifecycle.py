@@ -302,6 +302,62 @@ def test_failing_disk_loses_nothing(tmp_path: Path, error: int, status: int, out
     run(body())
 
 
+class ForgetfulDisk(SickDisk):
+    """A disk of which one sync fails; what it was to write is taken for clean then, as Linux does it, and is lost."""
+
+    def __init__(self, failing_sync: int) -> None:
+        super().__init__()
+        self.failing_sync = failing_sync
+        self.synced_bytes = 0
+        self.lost_from = 1 << 62
+
+    def synced(self, size_bytes: int) -> None:
+        """Take in that a file of that size is to be made durable."""
+        self.failing_sync -= 1
+        if self.failing_sync == 0:
+            self.lost_from = self.synced_bytes
+            raise OSError(errno.ENOSPC, "no room for what was put off")
+        self.synced_bytes = size_bytes
+
+    def create(self, path: Path) -> File:  # type: ignore[override]
+        """Create."""
+        file = super().create(path)
+        sync = file.sync
+
+        def noted() -> None:
+            self.synced(file.size())
+            sync()
+
+        file.sync = noted  # type: ignore[method-assign]
+        return file
+
+
+@pytest.mark.parametrize("good_syncs", [0, 1])
+def test_a_failed_sync_is_never_believed(tmp_path: Path, good_syncs: int) -> None:
+    """After a sync that failed for want of room no byte behind the last good one is acknowledged by another sync."""
+
+    async def body() -> None:
+        disk = ForgetfulDisk(failing_sync=good_syncs + 1)
+        async with serving(tmp_path, Uploads(disk=disk, checkpoint_bytes=200_000)) as desk:
+            url = await desk.create(1_000_000)
+            part = desk.directory / f"{id_of(url)}.part"
+            slow = Slow()
+            request = begin_patch(desk, url, 0, slow)
+            sent = 0
+            for number, count in enumerate([210_000] * good_syncs + [150_000, 100_000]):
+                slow.send(bytes([number]) * count)
+                sent += count
+                await until(lambda: request.done() or (part.exists() and part.stat().st_size == sent))  # noqa: B023
+            answer = await request
+            assert answer.status_code == 507
+            offset = await desk.offset(url)
+            assert offset == disk.lost_from == 210_000 * good_syncs
+            recorded = [record.offset for record in await desk.records(url) if isinstance(record, Progressed)]
+            assert max(recorded) == offset
+
+    run(body())
+
+
 def test_full_log_is_507(tmp_path: Path) -> None:
     """When the log takes nothing, nothing is acknowledged; the same request goes through once there is room."""
 
