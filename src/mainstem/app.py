@@ -1,4 +1,4 @@
-"""``Mainstem``: log, bus, workflows, services and dashboard of one directory. The only place that chooses an engine."""
+"""``Mainstem``: log, bus, workflows, services and dashboard of one log. The only place that chooses an engine."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from mainstem.host.blobs import BlobStore
+    from mainstem.log.engines.nats import NatsAddress, NatsSettings
     from mainstem.services.contract import Service
     from mainstem.web.application import Dashboard
 
@@ -72,37 +73,50 @@ class Mainstem:
     - ``await ms.publish("orders.created", order, key=order.id)``: an event, durable when the call returns.
 
     Args:
-        directory: The data directory; made where there is none. One process at a time owns it.
+        directory: The data directory; made where there is none. One process at a time owns it. Or the address of a log
+            on NATS, ``nats://host:4222/name``, with the extra ``nats``: see ``docs/nats.md``.
+        state_directory: With an address: where blobs, page state and services' files are, of this process alone;
+            ``mainstem-state/<name>`` by default.
         services: Optional capabilities, such as ``Uploads()`` and ``Media()``.
         token: What every request to ``asgi`` needs; by default what :data:`TOKEN_VARIABLE` says. Without one only this
             machine is let in.
         clock: Where times come from.
-        log_settings: Sizes of the log's files and buffers.
+        log_settings: Sizes of the log's files and buffers (``LogSettings``), or how the server is used
+            (``NatsSettings``).
 
     Raises:
-        InvalidArgumentError: The directory names a remote engine, which this version does not have, two services have
-            one name, or the token is too short to be one.
+        InvalidArgumentError: The address is malformed, the settings are not those of the engine, two services have one
+            name, or the token is too short to be one.
+        MissingExtraError: The log is on NATS, and the extra ``nats`` is not installed.
     """
 
     def __init__(
         self,
         directory: str | os.PathLike[str],
         *,
+        state_directory: str | os.PathLike[str] | None = None,
         services: Sequence[Service] = (),
         token: str | None = None,
         clock: Clock | None = None,
-        log_settings: LogSettings | None = None,
+        log_settings: LogSettings | NatsSettings | None = None,
     ) -> None:
+        self._address: NatsAddress | None = None
         if "://" in str(directory):
+            from mainstem.log.engines.nats import parse_address  # noqa: PLC0415 (an extra: only where it is chosen)
+
+            self._address = parse_address(str(directory))
+            directory = state_directory or Path("mainstem-state") / self._address.name
+        elif state_directory is not None:
             raise InvalidArgumentError(
-                f"{directory!s}: expected a directory; this version has the embedded engine only."
+                f"state_directory={str(state_directory)!r}: the data directory {str(directory)!r} holds the state as "
+                "well as the log; a state directory is for a log on a server."
             )
         names = [service.name for service in services]
         if len(set(names)) != len(names):
             raise InvalidArgumentError(f"services {names}: expected each once.")
         self._directory = Path(directory)
         self._clock = clock or SystemClock()
-        self._settings = log_settings
+        self._embedded_settings, self._nats_settings = _settings_of(self._address, log_settings)
         self._token = token or os.environ.get(TOKEN_VARIABLE) or None
         if self._token is not None:
             from mainstem.web.identity import check_token  # noqa: PLC0415 (few applications have one here)
@@ -128,13 +142,14 @@ class Mainstem:
             service.register(self._flow, self._bus)
 
     def __repr__(self) -> str:
-        return f"<Mainstem {str(self._directory)!r}, {'running' if self.is_running else 'not started'}>"
+        what = self._address or self._directory
+        return f"<Mainstem {str(what)!r}, {'running' if self.is_running else 'not started'}>"
 
     # ---- what it is
 
     @property
     def directory(self) -> Path:
-        """The data directory."""
+        """The data directory, or the state directory where the log is on a server."""
         return self._directory
 
     @property
@@ -209,6 +224,7 @@ class Mainstem:
             AlreadyStartedError: It runs already.
             StartedInWorkerError: This is a worker process, in which the script was loaded to find a step.
             LogInUseError: Another process owns the directory.
+            LogUnreachableError: The log's server does not answer.
             LogError: The log cannot be opened.
         """
         refuse_in_worker()
@@ -224,9 +240,7 @@ class Mainstem:
     async def _start(self, stack: AsyncExitStack) -> None:
         from mainstem.host.blobs import BlobStore  # noqa: PLC0415 (what is needed later is imported later: starting is quick)
 
-        await asyncio.to_thread(self._directory.mkdir, parents=True, exist_ok=True)
-        log = await open_log(self._directory / "log", clock=self._clock, settings=self._settings)
-        stack.push_async_callback(log.close)
+        log = await self._open_log(stack)
         self._log, self._blobs = log, BlobStore(self._directory / "blobs")
         self._bus.attach(log)
         if self._services:
@@ -235,6 +249,21 @@ class Mainstem:
         await self._flow.start(log)
         stack.push_async_callback(self._bus.stop)
         await self._bus.start(log)
+
+    async def _open_log(self, stack: AsyncExitStack) -> Log:
+        if self._address is None:
+            await asyncio.to_thread(self._directory.mkdir, parents=True, exist_ok=True)
+            embedded = await open_log(self._directory / "log", clock=self._clock, settings=self._embedded_settings)
+            stack.push_async_callback(embedded.close)
+            return embedded
+        from mainstem.log.engines.nats import open_nats_log  # noqa: PLC0415 (an extra: only where it is chosen)
+        from mainstem.log.engines.state import StateDirectory  # noqa: PLC0415 (as above)
+
+        log = await open_nats_log(self._address, settings=self._nats_settings)
+        stack.push_async_callback(log.close)
+        state = await asyncio.to_thread(StateDirectory.take, self._directory, log.id, str(self._address))
+        stack.callback(state.release)
+        return log
 
     async def _start_services(self, stack: AsyncExitStack, log: Log, blobs: BlobStore) -> None:
         from mainstem.services.contract import ServiceContext  # noqa: PLC0415 (brings the web framework)
@@ -317,6 +346,25 @@ class Mainstem:
             self._dashboard = dashboard
             await dashboard.start()
         return self._dashboard
+
+
+def _settings_of(
+    address: NatsAddress | None, settings: LogSettings | NatsSettings | None
+) -> tuple[LogSettings | None, NatsSettings | None]:
+    """Return the settings as those of the engine that they are for."""
+    if settings is None:
+        return None, None
+    if address is None:
+        if isinstance(settings, LogSettings):
+            return settings, None
+        wanted = "LogSettings, for a directory"
+    else:
+        from mainstem.log.engines.nats import NatsSettings  # noqa: PLC0415 (an extra: only where it is chosen)
+
+        if isinstance(settings, NatsSettings):
+            return None, settings
+        wanted = "NatsSettings, for a log on NATS"
+    raise InvalidArgumentError(f"log_settings: expected {wanted}, got {type(settings).__name__}.")
 
 
 class _Face:

@@ -203,9 +203,9 @@ def test_a_service_that_does_not_start_stops_everything(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_composed_is_refused(tmp_path: Path) -> None:
-    """A remote engine and two services of one name are errors at once."""
+    """A remote engine that does not exist and two services of one name are errors at once."""
     with pytest.raises(InvalidArgumentError):
-        Mainstem("nats://localhost:4222")
+        Mainstem("kafka://localhost:9092")
     with pytest.raises(InvalidArgumentError):
         Mainstem(tmp_path, services=[Echo(), Echo()])
 
