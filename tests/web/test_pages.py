@@ -355,6 +355,9 @@ def test_a_stream_whose_browser_does_not_read_is_given_up(tmp_path: Path, monkey
     async def main() -> None:
         async with dashboard(tmp_path) as (board, log, _client):
             stalled = asyncio.Event()
+            shown = await board._render_address(hub.Address("streams", "", "/"))
+            assert shown.view is not None
+            state = hub.page_state(shown.view, shown.position)
 
             async def receive() -> Message:
                 await asyncio.Event().wait()
@@ -370,7 +373,7 @@ def test_a_stream_whose_browser_does_not_read_is_given_up(tmp_path: Path, monkey
                 "method": "GET",
                 "path": "/events",
                 "raw_path": b"/events",
-                "query_string": b"path=streams&after=0",
+                "query_string": f"path=streams&shown={state}".encode(),
                 "headers": [(b"host", b"127.0.0.1")],
                 "server": ("127.0.0.1", 80),
                 "scheme": "http",
