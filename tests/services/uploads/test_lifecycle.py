@@ -12,10 +12,10 @@ import pytest
 
 from mainstem.base.ids import new_id
 from mainstem.host.disk import Buffer, File, SystemDisk
-from mainstem.log import LogFullError
+from mainstem.log import LogFullError, LogSettings, Record, open_log
 from mainstem.services.uploads import Uploads
 from mainstem.services.uploads.protocol import Created, Expired, Finished, Progressed, Terminated, creation_trace
-from mainstem.testing import SimulatedClock
+from mainstem.testing import SimulatedClock, SimulatedDisk
 from mainstem.trace.context import new_trace
 from tests.services.uploads.helpers import (
     FILES,
@@ -378,6 +378,29 @@ def test_full_log_is_507(tmp_path: Path) -> None:
             assert (await desk.patch(url, 0, DATA[:1000])).status_code == 204
             [event] = await desk.completed()
             assert desk.blobs.path(event.blob).read_bytes() == DATA[:1000]
+
+    run(body())
+
+
+def test_an_upload_can_be_given_up_on_a_full_disk(tmp_path: Path) -> None:
+    """When the log is full for new uploads and bytes, its reserve still takes the end of one, which frees its bytes."""
+
+    async def body() -> None:
+        disk = SimulatedDisk()
+        settings = LogSettings(first_segment_bytes=16 << 10, segment_max_bytes=16 << 10, reserve_bytes=4 << 10)
+        log = await open_log(Path("/log"), disk=disk, settings=settings)
+        async with serving(tmp_path, log=log) as desk:
+            url = await desk.create(1000)
+            assert (await desk.patch(url, 0, DATA[:500])).status_code == 204
+            disk.capacity_bytes = disk.used_bytes()
+            with pytest.raises(LogFullError):
+                for _record in range(1000):
+                    await log.append("of.others", [Record(b"x")])
+            assert (await desk.client.post(FILES, headers={"Upload-Length": "1"})).status_code == 507
+            assert (await desk.patch(url, 500, DATA[500:1000])).status_code == 507
+            assert (await desk.client.delete(url)).status_code == 204
+            assert (await desk.client.head(url)).status_code == 410 and desk.parts() == []
+        await log.close()
 
     run(body())
 
