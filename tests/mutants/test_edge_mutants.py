@@ -19,6 +19,7 @@ from mainstem.flow import steps as steps_module
 from mainstem.flow.engine import Engine
 from mainstem.flow.history import RunFold
 from mainstem.flow.queues import Queue, Window
+from mainstem.flow.run import Run
 from mainstem.host import lock as lock_module
 from mainstem.log import EmbeddedLog, Record
 from mainstem.log.embedded import engine as log_engine
@@ -32,7 +33,7 @@ from mainstem.services.uploads.registry import Entry, Registry
 from mainstem.services.uploads.service import Uploads
 from mainstem.services.uploads.storage import PartFile
 from mainstem.web import security as security_module
-from tests.flow import test_jobs, test_recovery
+from tests.flow import test_interrupted, test_jobs, test_recovery
 from tests.log import test_damage, test_engine, test_io_errors
 from tests.services.media import test_workflow
 from tests.services.media.clips import Clips
@@ -136,6 +137,16 @@ def a_worker_that_dies(directory: Path) -> None:
         raise AssertionError("the run failed with its step's process") from error
 
 
+def interruption_unnoticed(patch: pytest.MonkeyPatch) -> None:
+    """Code that cancels its own calls goes on, whichever way chance has taken."""
+    patch.setattr(Run, "check_interrupted", lambda _self, _branch, _key: None)
+
+
+def end_of_the_loop_taken_for_the_codes_doing(patch: pytest.MonkeyPatch) -> None:
+    """Whoever is cancelled without a reason has cancelled itself, also while the event loop is closed."""
+    patch.setattr(Engine, "is_stopping", False)
+
+
 def policy_left_out(patch: pytest.MonkeyPatch) -> None:
     """Answers let a page load from anywhere."""
     loose = {**security_module.HEADERS, "content-security-policy": "default-src *"}
@@ -231,6 +242,11 @@ CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], Non
     (test_jobs.test_a_delayed_job_waits_across_restarts, delay_forgotten),
     (test_jobs.test_a_rate_limited_queue, rate_ignored),
     (a_worker_that_dies, worker_death_is_final),
+    (
+        lambda path: test_interrupted.test_a_run_that_cancels_its_own_call_fails("timeout", "sleep#1", path),
+        interruption_unnoticed,
+    ),
+    (test_interrupted.test_a_loop_that_is_closed_leaves_runs_open, end_of_the_loop_taken_for_the_codes_doing),
     (test_service.test_number_of_open_uploads_is_limited, room_not_looked_at),
     (test_service.test_number_of_writers_is_limited, writers_not_counted),
     (lambda path: test_lifecycle.test_a_failed_sync_is_never_believed(path, 1), failed_sync_tried_again),

@@ -173,6 +173,11 @@ class Engine:
         for task in left:
             _logger.error("%s was cancelled and goes on all the same; it is left behind", task.get_name())
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether no run goes on in this process: it was told to stop, lost its log, or its event loop is closed."""
+        return self.draining or self.failure is not None or self._inbox.is_cancelled
+
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run something of the engine's own in the background, to be cancelled at the end."""
         task = self.loop.create_task(coroutine)

@@ -69,6 +69,24 @@ class StepOutsideBranchError(FlowError):
         )
 
 
+class CallInterruptedError(FlowError):
+    """Workflow code cancelled a call of its own (a step, a sleep, a gather), which no history tells: a replay could go
+    another way. The run fails with it, also where the code goes on.
+    """
+
+    code = "call-interrupted"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"{key} was cancelled by the workflow's own code, and whether that comes before its result is another time "
+            "another matter: after a crash the run could go another way. The run has failed.\n"
+            "  wrong: async with asyncio.timeout(5): await step(), asyncio.wait_for(step(), 5), a TaskGroup, "
+            "task.cancel()\n"
+            "  right: a time limit belongs to the step: @ms.step(timeout_s=5); branches belong to ms.gather and ms.map"
+        )
+        self.key = key
+
+
 class StepFailedError(FlowError):
     """A step failed for good; raised into its workflow, the same when it happens and on every replay.
 

@@ -128,6 +128,9 @@ async def perform(
             run.journal.put_soon(completed)
             return raw
         await run.journal.write(completed)
+    except asyncio.CancelledError:
+        run.check_interrupted(branch, key)
+        raise
     finally:
         run.pending -= 1
     branch.passed = run.claims
