@@ -10,7 +10,6 @@ from typing import Final, get_args
 
 import msgspec
 
-from mainstem.base.ids import check_id
 from mainstem.cli.arguments import add_data, add_json, positive
 from mainstem.cli.attempts import Attempt, attempts_of
 from mainstem.cli.errors import EXIT_OK, NotFoundError, UsageError
@@ -18,6 +17,7 @@ from mainstem.cli.output import Output, Style, format_count, format_time, iso_ti
 from mainstem.cli.reading import open_data, read_all
 from mainstem.cli.running import call_application, named_server, owner_pid
 from mainstem.flow.history import RunFold, RunSummary, State, fold_run, read_entry, read_line, run_id_of
+from mainstem.flow.ids import check_run_id
 from mainstem.flow.journal import JOURNAL_PREFIX, LOG_LINES_PREFIX, LogLine, RunCompleted, Started
 from mainstem.log import ReadableLog, StoredRecord
 from mainstem.ui.format import format_duration, shorten
@@ -97,9 +97,9 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         case []:
             asyncio.run(_list(arguments, output))
         case [("cancel" | "resume") as change, run_id]:
-            _change(change, check_id(run_id, "run id"), arguments, output)
+            _change(change, check_run_id(run_id), arguments, output)
         case ["show", run_id] | [run_id] if run_id not in _CHANGES:
-            asyncio.run(_show(check_id(run_id, "run id"), arguments, output))
+            asyncio.run(_show(check_run_id(run_id), arguments, output))
         case _:
             raise UsageError(
                 f"'mainstem runs {' '.join(arguments.words)}': expected nothing, an id, or cancel or resume and one.",

@@ -12,13 +12,13 @@ from typing import Final
 
 import msgspec
 
-from mainstem.base.ids import check_id
 from mainstem.bus.cursors import DEAD_PREFIX, GROUP_PREFIX
 from mainstem.cli.arguments import add_data, add_json, positive
 from mainstem.cli.errors import EXIT_OK, NotFoundError
 from mainstem.cli.output import Output, Style, format_count, format_time, iso_time, printable
 from mainstem.cli.reading import log_directory, open_data, read_all
 from mainstem.flow.history import RunFold, describe_failure, run_id_of
+from mainstem.flow.ids import check_run_id
 from mainstem.flow.journal import JOURNAL_PREFIX
 from mainstem.host.lock import lock_owner_pid
 from mainstem.log import ABOUT, TRACEPARENT, ReadableLog, StoredRecord
@@ -132,7 +132,7 @@ async def find_traces(log: ReadableLog, name: str) -> list[str]:
         return await _scan(log, lambda record: name in record.headers.get(ABOUT, "").split())
     if _TRACE_ID.fullmatch(name):
         return await _scan(log, lambda record: _trace_id(record) == name)
-    check_id(name)
+    check_run_id(name)
     found: dict[str, None] = {}
     for prefix in _NAMED_STREAMS:
         for record in await log.read(prefix + name, 0, 1):

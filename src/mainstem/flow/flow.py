@@ -22,6 +22,7 @@ from mainstem.flow.fanout import Given, Work, check_fan, fan_out, fan_out_plainl
 from mainstem.flow.functions import RecordedFunction, arguments_of_raw
 from mainstem.flow.handles import RunHandle
 from mainstem.flow.history import read_entry
+from mainstem.flow.ids import check_run_id, made_id
 from mainstem.flow.journal import JOURNAL_PREFIX, Started, Trigger
 from mainstem.flow.queues import Queue, RateLimit, parse_rate
 from mainstem.flow.sleeping import duration_s, sleep_in
@@ -166,7 +167,7 @@ class Flow:
         Args:
             function: The function, where the decorator stands without options.
             on: Pattern of streams: each event starts one run, exactly once, with the event's value as its argument. The
-                run's id is ``<name>-<position of the event>``.
+                run's id is ``<name>@<position of the event>``, which nobody can choose for another run.
             name: Name in histories; by default the function's.
             timeout_s: Limit of a whole run, from its start; it then fails with ``TimeoutError``.
             concurrency: Most runs that are carried out at once; others wait their turn.
@@ -320,7 +321,7 @@ class Flow:
         engine = self.engine
         if engine is None or engine.draining:
             raise FlowNotStartedError(f"start of {recorded.name}")
-        run_id = check_id(run_id, "run id") if run_id is not None else new_id(self.clock.time_ns())
+        run_id = run_id if run_id is not None else new_id(self.clock.time_ns())
         branch = current_branch()
         if branch is not None:
             about = tuple(dict.fromkeys((*about, *branch.run.about)))
@@ -370,9 +371,7 @@ class Flow:
             timeout_s=workflow.timeout_s or 0.0,
             in_turn=workflow.in_turn,
         )
-        await self.start_run(
-            workflow.recorded, started, f"{workflow.name.replace('.', '_')}-{event.position}", event.about
-        )
+        await self.start_run(workflow.recorded, started, made_id(workflow.name, str(event.position)), event.about)
 
     def under_way(self, run_id: str) -> list[UnderWay]:
         """Return the attempts at steps of a run that this process is carrying out now, in the order in which they
@@ -394,7 +393,7 @@ class Flow:
 
     def handle(self, run_id: str) -> RunHandle[Any]:
         """Return a handle to a run by its id; whether it exists shows when it is used."""
-        return RunHandle(self, check_id(run_id, "run id"))
+        return RunHandle(self, check_run_id(run_id))
 
     # ---- within workflows
 

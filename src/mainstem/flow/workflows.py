@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 import msgspec
 
 from mainstem.base.errors import InvalidArgumentError
+from mainstem.base.ids import check_id
 from mainstem.bus.events import check_about
 from mainstem.flow.branch import current_branch
 from mainstem.flow.functions import RecordedFunction
 from mainstem.flow.handles import RunHandle
+from mainstem.flow.ids import made_id
 from mainstem.flow.journal import JournalEntry, RunCompleted, Started
 from mainstem.flow.run import Body, Run
 from mainstem.flow.steps import Step, perform
@@ -199,11 +201,13 @@ class Enqueued(Generic[R]):
 
 
 def _id_here(chosen: str | None, name: str) -> str | None:
-    """Return the id of a run that is started from here: within a workflow it follows from the place of the call, so
-    that a replay starts nothing twice.
+    """Return the id of a run that is started from here, ``None`` for any: the chosen one; within a workflow one that
+    follows from the place of the call, so that a replay starts nothing twice.
     """
+    if chosen is not None:
+        return check_id(chosen, "run id")
     branch = current_branch()
-    if chosen is not None or branch is None:
-        return chosen
+    if branch is None:
+        return None
     key = branch.take(f"start.{name}")
-    return f"{name[:40]}-{derived_span_id(branch.run.id, key)}"
+    return made_id(name, derived_span_id(branch.run.id, key))
