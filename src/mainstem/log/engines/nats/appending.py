@@ -22,7 +22,9 @@ from mainstem.log.engines.nats.reading import Found, StreamReader
 from mainstem.log.engines.nats.wire import Answer
 from mainstem.log.errors import (
     AppendOutcomeUnknownError,
+    LogClosedError,
     LogFullError,
+    LogNotFoundError,
     LogUnreachableError,
     NotWrittenError,
     PositionConflictError,
@@ -51,6 +53,7 @@ class Appender:
         answer_s: float,
         window_s: float,
         batches_max: int,
+        singles_max: int,
     ) -> None:
         self._connection = connection
         self._reader = reader
@@ -59,6 +62,7 @@ class Appender:
         self._answer_s = answer_s
         self._window_s = window_s
         self._batches = asyncio.Semaphore(batches_max)
+        self._singles = asyncio.Semaphore(singles_max)
 
     async def append(self, call: Call) -> Answer:
         """Send a call until it is answered; return its positions.
@@ -68,14 +72,20 @@ class Appender:
             NotWrittenError: It could not be sent in time, or was refused for another reason; nothing was written.
             AppendOutcomeUnknownError: It was sent and not answered in time.
         """
-        if len(call.messages) == 1:
-            return await self._persist(call)
-        async with self._batches:
-            return await self._persist(call)
+        until_s = asyncio.get_running_loop().time() + self._patience_s
+        places = self._singles if len(call.messages) == 1 else self._batches
+        try:
+            async with asyncio.timeout_at(until_s):
+                await places.acquire()
+        except TimeoutError:
+            raise self._gave_up("other appends were in front of it", sent=False) from None
+        try:
+            return await self._persist(call, until_s)
+        finally:
+            places.release()
 
-    async def _persist(self, call: Call) -> Answer:
+    async def _persist(self, call: Call, until_s: float) -> Answer:
         loop = asyncio.get_running_loop()
-        until_s = loop.time() + self._patience_s
         pause_s = _PAUSE_S
         sent = False
         while True:
@@ -91,6 +101,10 @@ class Appender:
                 reason = str(error)
             except NoAnswerError as error:
                 sent, reason = True, str(error)
+            except (LogClosedError, LogNotFoundError, LogUnreachableError) as error:
+                if sent:
+                    raise self._gave_up(str(error), sent=True) from error
+                raise
             if loop.time() + pause_s > until_s:
                 raise self._gave_up(reason, sent=sent)
             await asyncio.sleep(pause_s)
@@ -176,18 +190,19 @@ class Appender:
             answer = await self._find(call)
         if answer is not None:
             return answer
-        for stream, expected in call.expected.items():
+        for stream, expected in call.expected:
             last = await self._reader.last(stream)
             actual = last.record.position if last is not None else 0
             if actual != expected:
                 raise PositionConflictError(stream, expected, actual)
         if call.contradicts:
-            raise InvalidArgumentError("an append expects two last positions of one stream. Nothing was written.")
+            # Both were found to hold: the stream moved in between, so that one of them does not any more.
+            return "the stream moved while its last position was read"
         return "another append to the stream is on its way"
 
     async def _find_behind_conditions(self, call: Call) -> Answer | None:
         """Had the call been accepted, its record would be the first behind the position that it expected."""
-        for stream, expected in call.expected.items():
+        for stream, expected in call.expected:
             for found in await self._reader.page(stream, after=expected, limit=1):
                 first = await self._first_of_call(found)
                 if first is not None and first.fields.get(wire.MESSAGE_ID) == call.id:

@@ -13,6 +13,7 @@ from mainstem.log.contract import Record
 from mainstem.log.engines.nats import wire
 
 _DEDUP_ID_MAX_CHARS = 255
+_POSITION_MAX = (1 << 63) - 1
 _RESERVED_BYTES = 256
 """Kept free in each message for the headers of a batch."""
 
@@ -54,16 +55,16 @@ class Call(msgspec.Struct, frozen=True):
     Attributes:
         messages: Its records, in order.
         counts: How many of them each of its appends has.
-        expected: The position that each stream is expected to end at, where one is.
-        conditions: The same, by the index of the stream's first message.
-        contradicts: Whether the call expects two positions of one stream, of which one cannot hold.
+        expected: The streams of which a position is expected, each with it.
+        conditions: The same as the server is told, by the index of the stream's first message.
+        contradicts: Whether the call expects what cannot be: two positions of one stream, or a negative one.
         id: What the server remembers it by.
         named: Whether the caller gave it a ``dedup_id``.
     """
 
     messages: tuple[Message, ...]
     counts: tuple[int, ...]
-    expected: dict[str, int]
+    expected: tuple[tuple[str, int], ...]
     conditions: dict[int, int]
     contradicts: bool
     id: str
@@ -102,15 +103,14 @@ def make_call(appends: Appends, dedup_id: str | None, fresh_id: str, limits: Lim
     """
     messages: list[Message] = []
     counts: list[int] = []
-    expected: dict[str, int] = {}
-    contradicts = False
+    expected: list[tuple[str, int]] = []
     size_bytes = 0
     for stream, records, position in appends:
         check_stream(stream)
         if not records:
             raise InvalidArgumentError(f"stream {stream!r}: an append has one or more records. Nothing was written.")
         if position is not None:
-            contradicts |= expected.setdefault(stream, position) != position
+            expected.append((stream, position))
         counts.append(len(records))
         if sum(counts) > limits.batch_max_records:
             break  # refused below; what comes behind need not be looked at
@@ -126,12 +126,14 @@ def make_call(appends: Appends, dedup_id: str | None, fresh_id: str, limits: Lim
             "written. Append in several calls, and keep large payloads as blobs."
         )
     first = {message.stream: index for index, message in reversed(list(enumerate(messages)))} if expected else {}
+    distinct = set(expected)
+    possible = all(0 <= position <= _POSITION_MAX for _stream, position in distinct)
     return Call(
         tuple(messages),
         tuple(counts),
-        expected,
-        {first[stream]: position for stream, position in expected.items()},
-        contradicts,
+        tuple(expected),
+        {first[stream]: position for stream, position in distinct},
+        not possible or len({stream for stream, _position in distinct}) < len(distinct),
         fresh_id if dedup_id is None else _named(dedup_id),
         named=dedup_id is not None,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from uuid import uuid4
 
 import msgspec
@@ -37,6 +37,7 @@ class NatsSettings(msgspec.Struct, frozen=True, kw_only=True):
         batch_max_bytes: Most bytes of one call.
         batches_max: Most calls of several records under way at once; the server allows 50 for each stream, from all its
             clients.
+        singles_max: Most other calls under way at once; more wait their turn.
     """
 
     replicas: int = 1
@@ -46,6 +47,7 @@ class NatsSettings(msgspec.Struct, frozen=True, kw_only=True):
     batch_max_records: int = 1000
     batch_max_bytes: int = 8 << 20
     batches_max: int = 16
+    singles_max: int = 512
 
     def __post_init__(self) -> None:
         if not 0 < self.patience_s < self.dedup_window_s:
@@ -53,11 +55,8 @@ class NatsSettings(msgspec.Struct, frozen=True, kw_only=True):
                 f"patience_s={self.patience_s:g}: expected more than 0 and less than dedup_window_s="
                 f"{self.dedup_window_s:g}, since what is sent again must still be remembered."
             )
-        if self.replicas not in (1, 3, 5) or min(self.answer_s, self.batches_max) <= 0:
-            raise InvalidArgumentError(
-                f"replicas={self.replicas}, answer_s={self.answer_s}, batches_max={self.batches_max}: expected 1, 3 or "
-                "5 replicas, and numbers above 0."
-            )
+        if self.replicas not in (1, 3, 5) or min(self.answer_s, self.batches_max, self.singles_max) <= 0:
+            raise InvalidArgumentError(f"{self}: expected 1, 3 or 5 replicas, and numbers above 0.")
 
 
 class NatsLog:
@@ -95,6 +94,7 @@ class NatsLog:
             answer_s=settings.answer_s,
             window_s=dedup_window_s,
             batches_max=settings.batches_max,
+            singles_max=settings.singles_max,
         )
         self._under_way = 0
         self._idle = asyncio.Event()
@@ -250,7 +250,10 @@ class NatsLog:
         return answer
 
     async def close(self) -> None:
-        """Finish what is in flight and end the connection. Idempotent."""
+        """Finish what is in flight, while the server answers, and end the connection. Idempotent."""
         self._closing = True
-        await self._idle.wait()
+        # What takes longer hears that its outcome is unknown.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.answer_s):
+                await self._idle.wait()
         await self._connection.close()

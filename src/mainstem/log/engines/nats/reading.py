@@ -21,7 +21,9 @@ T = TypeVar("T")
 _PAUSE_S = 0.05
 _PAUSE_MAX_S = 1.0
 _ANSWER_MAX_BYTES = 8 << 20
+
 STREAM_NOT_FOUND = 10059
+"""JetStream's number for what it says of a stream that there is not."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -65,7 +67,7 @@ class _LeaderAnswer(msgspec.Struct, frozen=True):
 
 
 class _BrokenAnswerError(Exception):
-    """An answer of many messages in which one is missing."""
+    """An answer in which something is missing that is known to be there."""
 
 
 class StreamReader:
@@ -141,11 +143,14 @@ class StreamReader:
         request: dict[str, Any] = {"batch": limit, "max_bytes": _ANSWER_MAX_BYTES}
         request |= {"start_time": since} if since else {"seq": after + 1}
         request["next_by_subj"] = self._prefix + pattern
-        found = await self.persist("reading", lambda: self._page(request))
-        while not found and self.replicated and not since and await self._leader_has(request):
-            # A replica that is behind has answered; it will have caught up soon.
-            await asyncio.sleep(_PAUSE_S)
-            found = await self.persist("reading", lambda: self._page(request))
+        return await self.persist("reading", lambda: self._page_or_nothing(request))
+
+    async def _page_or_nothing(self, request: dict[str, Any]) -> list[Found]:
+        found = await self._page(request)
+        if not found and self.replicated and "seq" in request:
+            wanted = {"seq": request["seq"], "next_by_subj": request["next_by_subj"]}
+            if await self._one_of_leader(wanted) is not None:
+                raise _BrokenAnswerError("a replica answered that is behind its leader")
         return found
 
     async def _page(self, request: dict[str, Any]) -> list[Found]:
@@ -222,7 +227,3 @@ class StreamReader:
         fields = wire.fields_of_lines(message.hdrs)
         stream = message.subject.removeprefix(self._prefix)
         return Found(wire.record_of(message.seq, stream, wire.time_ns_of(message.time), message.data, fields), fields)
-
-    async def _leader_has(self, request: dict[str, Any]) -> bool:
-        wanted = {"seq": request["seq"], "next_by_subj": request["next_by_subj"]}
-        return await self.persist("reading", lambda: self._one_of_leader(wanted)) is not None
