@@ -33,6 +33,7 @@ from mainstem.services.uploads.registry import Entry, Registry
 from mainstem.services.uploads.service import Uploads
 from mainstem.services.uploads.storage import PartFile
 from mainstem.web import security as security_module
+from tests.app import test_unreadable
 from tests.flow import test_interrupted, test_jobs, test_recovery
 from tests.log import test_damage, test_engine, test_io_errors
 from tests.services.media import test_workflow
@@ -147,6 +148,11 @@ def end_of_the_loop_taken_for_the_codes_doing(patch: pytest.MonkeyPatch) -> None
     patch.setattr(Engine, "is_stopping", False)
 
 
+def unreadable_passed_over(patch: pytest.MonkeyPatch) -> None:
+    """What cannot be read in a journal is passed over, as if it were not there."""
+    patch.setattr(RunFold, "_set_aside", lambda _self, _record, _error: None)
+
+
 def policy_left_out(patch: pytest.MonkeyPatch) -> None:
     """Answers let a page load from anywhere."""
     loose = {**security_module.HEADERS, "content-security-policy": "default-src *"}
@@ -238,6 +244,10 @@ CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], Non
     ),
     (test_recovery.test_a_sleeper_is_not_taken_over_before_it_wakes, wake_time_forgotten),
     (test_recovery.test_three_claims_in_vain_are_a_quarantine, claims_never_counted),
+    (
+        lambda path: test_unreadable.test_an_unreadable_journal_is_a_paused_run(b"nonsense", path),
+        unreadable_passed_over,
+    ),
     (test_jobs.test_a_queue_runs_so_many_at_once, places_not_counted),
     (test_jobs.test_a_delayed_job_waits_across_restarts, delay_forgotten),
     (test_jobs.test_a_rate_limited_queue, rate_ignored),
