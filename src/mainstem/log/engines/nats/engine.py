@@ -102,7 +102,7 @@ class NatsLog:
         self._closing = False
 
     def __repr__(self) -> str:
-        state = "closed" if self._closing else "open"
+        state = "closed" if self._closing else "up" if self._connection.is_up else "down"
         return f"<NatsLog {self._address} at {self._end_position}, {state}, {self._under_way} appends under way>"
 
     @property
