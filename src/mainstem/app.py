@@ -126,9 +126,11 @@ class Mainstem:
         self._bus = Bus(self._clock)
         self._flow = Flow(self._bus, self._clock)
         self._running: AsyncExitStack | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self._log: Log | None = None
         self._blobs: BlobStore | None = None
         self._dashboard: Dashboard | None = None
+        self._making: asyncio.Task[Dashboard] | None = None
         self._asgi: ASGIApp = _Face(self)
         # The decorators' own signatures are what type checkers and editors are to see.
         self.step = self._flow.step
@@ -228,6 +230,8 @@ class Mainstem:
             LogError: The log cannot be opened.
         """
         refuse_in_worker()
+        if self._stopping is not None:
+            await asyncio.wait([self._stopping])
         if self._running is not None:
             raise AlreadyStartedError(f"{self!r} was started already. It goes on as it was.")
         stack = self._running = AsyncExitStack()
@@ -275,15 +279,22 @@ class Mainstem:
             await service.start(ServiceContext(log, self._bus, self._flow, blobs, self._clock, directory))
 
     async def stop(self) -> None:
-        """Stop in the reverse order; open runs go on at the next start. Idempotent."""
-        stack, self._running = self._running, None
+        """Stop in the reverse order; open runs go on at the next start. Idempotent.
+
+        Once begun it is carried out: a caller that is cancelled is let go, and the next :meth:`start` or :meth:`stop`
+        waits for what is under way. Half an application would hold the directory, and nobody could end it.
+        """
+        if self._stopping is None and self._running is not None:
+            self._stopping = asyncio.create_task(self._stop(self._running), name="mainstem stop")
+        if self._stopping is not None:
+            await asyncio.shield(self._stopping)
+
+    async def _stop(self, stack: AsyncExitStack) -> None:
         try:
-            if self._dashboard is not None:
-                await self._dashboard.stop()
-            if stack is not None:
-                await stack.aclose()
+            async with stack:
+                await self._stop_dashboard()
         finally:
-            self._log = self._blobs = self._dashboard = None
+            self._running = self._log = self._blobs = self._dashboard = self._stopping = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -329,11 +340,21 @@ class Mainstem:
         Raises:
             NotStartedError: The application is not running.
         """
-        if self._dashboard is None:
-            from mainstem.web.application import Dashboard  # noqa: PLC0415 (as above)
+        if self._dashboard is not None:
+            return self._dashboard
+        if self._stopping is not None:
+            raise NotStartedError("The dashboard")
+        if self._making is None:
+            # A task of its own: the request that happens to be the first may be given up, and others wait for it, too.
+            self._making = asyncio.create_task(self._make_dashboard(self.log), name="mainstem dashboard")
+        return await asyncio.shield(self._making)
 
+    async def _make_dashboard(self, log: Log) -> Dashboard:
+        from mainstem.web.application import Dashboard  # noqa: PLC0415 (as above)
+
+        try:
             dashboard = Dashboard(
-                self.log,
+                log,
                 self._directory,
                 clock=self._clock,
                 panels=[panel for service in self._services for panel in service.panels()],
@@ -343,9 +364,21 @@ class Mainstem:
                 at_work=self._flow.at_work,
                 token=self._token,
             )
+            try:
+                await dashboard.start()
+            except BaseException:
+                await dashboard.stop()
+                raise
             self._dashboard = dashboard
-            await dashboard.start()
-        return self._dashboard
+            return dashboard
+        finally:
+            self._making = None
+
+    async def _stop_dashboard(self) -> None:
+        if self._making is not None:  # it takes no longer than opening a file, and requests wait for it
+            await asyncio.wait([self._making])
+        if self._dashboard is not None:
+            await self._dashboard.stop()
 
 
 def _settings_of(
@@ -372,7 +405,6 @@ class _Face:
 
     def __init__(self, mainstem: Mainstem) -> None:
         self._mainstem = mainstem
-        self._making = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"<asgi of {self._mainstem!r}>"
@@ -381,8 +413,7 @@ class _Face:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        async with self._making:
-            dashboard = await self._mainstem.dashboard()
+        dashboard = await self._mainstem.dashboard()
         await dashboard.asgi(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -392,7 +423,9 @@ class _Face:
         except Exception as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self._mainstem.stop()
+        try:
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        finally:  # also where the server is cancelled, and says nothing of a shutdown
+            await self._mainstem.stop()
         await send({"type": "lifespan.shutdown.complete"})

@@ -7,7 +7,7 @@ import logging
 import re
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -137,8 +137,7 @@ class Dashboard:
         self._hub.close()
         if self._ticking is not None:
             self._ticking.cancel()
-            with suppress(asyncio.CancelledError):  # that it ended is what was wanted
-                await self._ticking
+            await asyncio.wait([self._ticking])  # its cancellation is not taken for ours, nor ours for its
             self._ticking = None
         await self._projection.stop()
 
