@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import pytest
 
-from mainstem import Mainstem
+from mainstem import Event, Mainstem
 from mainstem.base.codec import NotDecodableError
 from mainstem.cli import main as command
 from mainstem.flow import RunCancelledError, RunFold, RunIdConflictError, RunPausedError
@@ -233,3 +233,64 @@ def test_entries_and_lines_are_read_or_refused() -> None:
         assert read_entry(value) is None
         assert read_line(value) is None
     assert decode_entry(b'{"type":"timer_set","key":"map#1[0]/a#1","wake_at_ns":1}') == TimerSet("map#1[0]/a#1", 1)
+
+
+@pytest.mark.parametrize("value", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_unreadable_wishes_are_passed_over(value: bytes, tmp_path: Path) -> None:
+    """What is no wish of ours stops neither a start nor the listening: a wish behind it is heard."""
+
+    async def scenario() -> None:
+        ms, sleeper = application(tmp_path)
+        async with ms:
+            first, _second = await sleeper.start(1, id="x"), await sleeper.start(1, id="y")
+            await ms.log.append("$inbox.x", [Record(value)])
+            await ms.log.append("$inbox.y", [Record(value)])
+            await first.cancel("enough")
+            with pytest.raises(RunCancelledError, match="enough"):
+                await first.result(timeout_s=5)
+        ms, sleeper = application(tmp_path)
+        async with ms:
+            assert (await ms.flow.handle("y").status()).state in ("sleeping", "running")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("value", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_a_group_whose_cursor_is_unreadable_is_set_aside(value: bytes, tmp_path: Path) -> None:
+    """The group handles nothing and says why; the others go on, and nothing is written to its cursor."""
+
+    def declare() -> tuple[Mainstem, list[str]]:
+        ms, seen = Mainstem(tmp_path), list[str]()
+
+        @ms.subscribe("orders", group="odd")
+        async def odd(_event: Event[int]) -> None:
+            seen.append("odd")
+
+        @ms.subscribe("orders", group="good")
+        async def good(_event: Event[int]) -> None:
+            seen.append("good")
+
+        return ms, seen
+
+    async def scenario() -> None:
+        ms, seen = declare()
+        async with ms:
+            pass
+        ms, seen = declare()
+        async with ms:
+            position = await ms.log.append("$group.odd", [Record(value)])
+        ms, seen = declare()
+        async with ms:
+            await ms.publish("orders", 1)
+            await until(lambda: seen)
+            (failure,) = [group.failure for group in ms.bus.groups() if group.name == "odd"]
+            assert f"this version cannot read $group.odd position {position}:" in failure
+            async with client(ms) as pages:
+                assert (await pages.get("/", headers={"accept": "text/html"})).status_code == 200
+        assert seen == ["good"]
+        async with ms:
+            last = await ms.log.last("$group.odd")
+            assert last is not None
+            assert last.position == position
+
+    run(scenario())

@@ -146,7 +146,17 @@ class ConsumerGroup:
             self._expected_position = await self._log.append(self._stream, [Record(encode(first))], expected_position=0)
             self._cursor = Cursor(first)
         else:
-            await self._take_over(last)
+            try:
+                await self._take_over(last)
+            except NotDecodableError as error:
+                # One cursor that this version cannot read holds up no start, and no other group.
+                self.failure = (
+                    f"this version cannot read {self._stream} position {last.position}: {error.message}. The group "
+                    "handles nothing, and its cursor is left as it is. Start the version that wrote it, or append the "
+                    "cursor before it once more."
+                )
+                _logger.critical("group %s is set aside: %s", self._subscription.group, self.failure)
+                return
         for service in (self._read, self._save, self._retry_in_time):
             task = asyncio.create_task(service(), name=f"group {self._subscription.group}: {service.__name__}")
             task.add_done_callback(self._service_ended)

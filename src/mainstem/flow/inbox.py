@@ -76,7 +76,7 @@ class Inbox:
     def _decode(stream: str, position: int, value: bytes) -> InboxMessage | None:
         try:
             return msgspec.json.decode(value, type=InboxMessage)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             _logger.warning(
                 "%s position %d: not a wish that this version knows, passed over: %s", stream, position, error
             )
