@@ -15,19 +15,11 @@ import msgspec
 
 from mainstem.base.codec import NotDecodableError, decode, encode
 from mainstem.base.names import is_system_stream
-from mainstem.base.text import message_of
-from mainstem.bus.cursors import (
-    DEAD_PREFIX,
-    GROUP_PREFIX,
-    NO_VALUE,
-    Cursor,
-    CursorRecord,
-    DeadLetter,
-    FailedAttempts,
-)
+from mainstem.bus.cursors import DEAD_PREFIX, GROUP_PREFIX, Cursor, CursorRecord, FailedAttempts
 from mainstem.bus.errors import GroupFencedError
 from mainstem.bus.events import event_of
 from mainstem.bus.lanes import Delivery, Lanes
+from mainstem.bus.letters import LETTER_MAX_BYTES, letter_record
 from mainstem.bus.retry import Retry
 from mainstem.host.clock import Clock
 from mainstem.host.threads import call_in_thread
@@ -40,10 +32,6 @@ _logger = logging.getLogger(__name__)
 READ_AHEAD_RECORDS = 1000
 """A group stops reading while this many of its events are unfinished."""
 
-_SMALL_VALUE_BYTES = 16 << 10
-_ERROR_MAX_CHARS = 4096
-_LETTER_MAX_BYTES = 64 << 10
-"""Larger than any letter: its value, its error as JSON writes it, and its headers."""
 _CLAIM_TRIES = 10
 _FULL_RETRY_S = 1.0
 _LONGEST_SLEEP_S = 30.0
@@ -105,7 +93,7 @@ class ConsumerGroup:
         self._expected_position = 0
         self._letters: list[Record] = []
         traits = log.traits
-        self._letters_max = max(1, min(traits.max_batch_records - 1, traits.max_batch_bytes // _LETTER_MAX_BYTES))
+        self._letters_max = max(1, min(traits.max_batch_records - 1, traits.max_batch_bytes // LETTER_MAX_BYTES))
         self._dirty = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -285,8 +273,7 @@ class ConsumerGroup:
             self._subscription.group, record.position, record.stream, attempt, DEAD_PREFIX + self._subscription.group,
             exc_info=error,
         )  # fmt: skip
-        letter = dead_letter(record, attempt, error)
-        self._letters.append(Record(encode(letter), record.key, record.headers))
+        self._letters.append(letter_record(record, attempt, error))
         self._cursor.finish(record.position, dead=True)
         self._lanes.finish(delivery)
 
@@ -360,30 +347,6 @@ class ConsumerGroup:
                     "group %s: its cursor could not be saved, trying again: %s", self._subscription.group, error
                 )
                 await self._clock.sleep(_FULL_RETRY_S)
-
-
-def dead_letter(record: StoredRecord, attempts: int, error: Exception) -> DeadLetter:
-    """Return the letter for an event that is given up."""
-    value = NO_VALUE
-    if len(record.value) <= _SMALL_VALUE_BYTES and _is_json(record.value):
-        value = msgspec.Raw(record.value)
-    return DeadLetter(
-        stream=record.stream,
-        position=record.position,
-        attempts=attempts,
-        error_type=type(error).__qualname__,
-        error=message_of(error, _ERROR_MAX_CHARS),
-        key=record.key.decode("utf-8", "replace"),
-        value=value,
-    )
-
-
-def _is_json(data: bytes) -> bool:
-    try:
-        msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
 
 
 async def call(function: Callable[..., Any], *arguments: Any) -> Any:
