@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 LOCKS = {
-    "dev": ["pyproject.toml", "--extra", "media", "--group", "dev"],
+    "dev": ["pyproject.toml", "--extra", "media", "--extra", "nats", "--group", "dev"],
     "run": [
         "pyproject.toml",
         "--extra",

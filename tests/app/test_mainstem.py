@@ -203,9 +203,9 @@ def test_a_service_that_does_not_start_stops_everything(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_composed_is_refused(tmp_path: Path) -> None:
-    """A remote engine and two services of one name are errors at once."""
+    """A remote engine that does not exist and two services of one name are errors at once."""
     with pytest.raises(InvalidArgumentError):
-        Mainstem("nats://localhost:4222")
+        Mainstem("kafka://localhost:9092")
     with pytest.raises(InvalidArgumentError):
         Mainstem(tmp_path, services=[Echo(), Echo()])
 
@@ -286,7 +286,7 @@ def test_jobs_that_wait_for_their_turn_are_queued(tmp_path: Path) -> None:
         async with ms, client(ms.asgi) as web:
             first, second = await mail.enqueue(id="one"), await mail.enqueue(id="two")
             await begun.wait()
-            assert ms.flow.jobs_at_work() == {"one"}
+            assert ms.flow.at_work() == {"one"}
             assert ((await first.status()).state, (await second.status()).state) == ("running", "queued")
             for state, run_id in (("running", "one"), ("queued", "two")):
                 (listed,) = (await web.get("/api/runs", params={"state": state})).json()["runs"]
@@ -297,7 +297,7 @@ def test_jobs_that_wait_for_their_turn_are_queued(tmp_path: Path) -> None:
                 assert 'Running<span class="count number">1</span>' in page
             go_on.set()
             await second.result(timeout_s=30)
-        assert ms.flow.jobs_at_work() == frozenset()
+        assert ms.flow.at_work() == frozenset()
 
     run(main())
 

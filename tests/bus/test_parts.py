@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from mainstem.base.codec import decode, encode
 from mainstem.base.errors import InvalidArgumentError
 from mainstem.bus import Retry
 from mainstem.bus.cursors import Cursor, CursorRecord, FailedAttempts
-from mainstem.bus.events import check_about
+from mainstem.bus.events import KEY_MAX_BYTES, check_about, check_key
 from mainstem.bus.lanes import Delivery, Lanes
 from mainstem.log import StoredRecord
 
@@ -117,3 +118,11 @@ def test_entities_are_checked(about: list[str]) -> None:
     """An entity is a kind, a colon and an id without white space; 32 at most."""
     with pytest.raises(InvalidArgumentError):
         check_about(about)
+
+
+@pytest.mark.parametrize("key", ["k" * (KEY_MAX_BYTES + 1), "é" * KEY_MAX_BYTES, "\udcff", 5, b"k"])
+def test_keys_are_checked(key: Any) -> None:
+    """A key is text of at most 1,024 bytes."""
+    with pytest.raises(InvalidArgumentError, match=r"key.*Nothing was published"):
+        check_key(key)
+    assert check_key("é" * (KEY_MAX_BYTES // 2)) == b"\xc3\xa9" * (KEY_MAX_BYTES // 2)

@@ -57,8 +57,8 @@ def shop(tmp_path: Path) -> Path:
         tmp_path / "data",
         [
             Append("orders.created", [event]),
-            *(Append("$run.fulfil-1", [journal_record(entry)]) for entry in entries),
-            Append("$lines.fulfil-1", [Record(msgspec.json.encode(line))]),
+            *(Append("$run.fulfil@1", [journal_record(entry)]) for entry in entries),
+            Append("$lines.fulfil@1", [Record(msgspec.json.encode(line))]),
             Append("$run.other", [journal_record(Started("refund", "workflow", arguments), OTHER)]),
         ],
     )
@@ -67,7 +67,7 @@ def shop(tmp_path: Path) -> Path:
 
 def test_a_run_is_traced_from_its_event_on(invoke: Invoke, shop: Path) -> None:
     """The waterfall has the event, the run, both attempts (one died), and the log line made harmless."""
-    result = invoke("trace", "fulfil-1", "--data", shop)
+    result = invoke("trace", "fulfil@1", "--data", shop)
     assert result.code == EXIT_OK
     assert f"trace {TRACE}" in result.out
     for part in (EVENT, "orders.created", "fulfil", "charge", DIED, WORK, WAIT, "charging\\x1b[2J", "died"):
@@ -78,12 +78,12 @@ def test_a_run_is_traced_from_its_event_on(invoke: Invoke, shop: Path) -> None:
 def test_what_had_not_ended_is_told_as_such(invoke: Invoke, shop: Path) -> None:
     """Without a running application, what is open has not ended yet; what has ended needs no such word."""
     assert "what is marked as running has not ended yet" in invoke("trace", "other", "--data", shop).err
-    assert "running" not in invoke("trace", "fulfil-1", "--data", shop).err
+    assert "running" not in invoke("trace", "fulfil@1", "--data", shop).err
 
 
 def test_log_lines_can_be_left_out(invoke: Invoke, shop: Path) -> None:
     """``--no-lines`` shows no log lines."""
-    assert "charging" not in invoke("trace", "fulfil-1", "--no-lines", "--data", shop).out
+    assert "charging" not in invoke("trace", "fulfil@1", "--no-lines", "--data", shop).out
 
 
 def test_the_same_by_trace_id_and_by_entity(invoke: Invoke, shop: Path) -> None:
@@ -98,7 +98,7 @@ def test_the_same_by_trace_id_and_by_entity(invoke: Invoke, shop: Path) -> None:
 
 def test_as_json(invoke: Invoke, shop: Path) -> None:
     """Spans come as JSON, in the order of the waterfall, with depth and times."""
-    (trace,) = invoke("trace", "fulfil-1", "--json", "--data", shop).json["traces"]  # type: ignore[misc]
+    (trace,) = invoke("trace", "fulfil@1", "--json", "--data", shop).json["traces"]  # type: ignore[misc]
     spans = trace["spans"]  # type: ignore[has-type]
     assert trace["trace_id"] == TRACE  # type: ignore[has-type]
     assert {"event", "run", "step", "log"} <= {span["kind"] for span in spans}
@@ -118,7 +118,7 @@ def test_from_code(shop: Path) -> None:
 
     async def ask() -> list[str]:
         async with open_data(shop) as log:
-            (trace,) = await load_traces(log, await find_traces(log, "fulfil-1"))
+            (trace,) = await load_traces(log, await find_traces(log, "fulfil@1"))
             return trace_lines(trace, 100)
 
     lines = run_async(ask())

@@ -169,7 +169,7 @@ def test_a_journal_that_cannot_be_read_holds_up_no_start(tmp_path: Path, caplog:
         async with running(tmp_path, _declare) as app:
             position = await app.log.append("$run.z", [Record(b'{"type":"future"}'), Record(b"\xff")])
         async with running(tmp_path, _declare) as app:
-            assert f"run z is set aside: this version cannot read $run.z position {position - 1}" in caplog.text
+            assert f"run z is set aside: This version cannot read $run.z position {position - 1}" in caplog.text
             assert await (await app.be_quick.start()).result(timeout_s=10) == 1
             assert app.flow.engine is not None
             assert "z" not in app.flow.engine.runs

@@ -489,7 +489,7 @@ def test_an_event_starts_exactly_one_run(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, declare) as app:
             position = await app.bus.publish("orders.created", Order(3, ()), about=["order:3"])
-            handle = app.flow.handle(f"fulfil-{position}")
+            handle = app.flow.handle(f"fulfil@{position}")
             await until(lambda: app.log.last(f"$run.{handle.id}"))
             assert await handle.result() == 3
             summary = await handle.status()

@@ -52,6 +52,7 @@ RARE = {
     "mainstem.cli.output",
     "mainstem.flow.process_pool",
     "mainstem.flow.spans",
+    "mainstem.log.engines.nats.engine",
     "mainstem.services",
     "mainstem.testing",
     "mainstem.trace.waterfall",

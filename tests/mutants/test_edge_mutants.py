@@ -19,6 +19,7 @@ from mainstem.flow import steps as steps_module
 from mainstem.flow.engine import Engine
 from mainstem.flow.history import RunFold
 from mainstem.flow.queues import Queue, Window
+from mainstem.flow.run import Run
 from mainstem.host import lock as lock_module
 from mainstem.log import EmbeddedLog, Record
 from mainstem.log.embedded import engine as log_engine
@@ -28,14 +29,16 @@ from mainstem.log.errors import LogClosedError
 from mainstem.services.media import work as media_work
 from mainstem.services.uploads import headers as headers_module
 from mainstem.services.uploads.reception import Body
-from mainstem.services.uploads.registry import Registry
+from mainstem.services.uploads.registry import Entry, Registry
 from mainstem.services.uploads.service import Uploads
+from mainstem.services.uploads.storage import PartFile
 from mainstem.web import security as security_module
-from tests.flow import test_jobs, test_recovery
+from tests.app import test_unreadable
+from tests.flow import test_interrupted, test_jobs, test_recovery
 from tests.log import test_damage, test_engine, test_io_errors
 from tests.services.media import test_workflow
 from tests.services.media.clips import Clips
-from tests.services.uploads import test_headers, test_reception, test_service
+from tests.services.uploads import test_headers, test_lifecycle, test_reception, test_service
 from tests.web import test_security
 
 
@@ -135,6 +138,21 @@ def a_worker_that_dies(directory: Path) -> None:
         raise AssertionError("the run failed with its step's process") from error
 
 
+def interruption_unnoticed(patch: pytest.MonkeyPatch) -> None:
+    """Code that cancels its own calls goes on, whichever way chance has taken."""
+    patch.setattr(Run, "check_interrupted", lambda _self, _branch, _key: None)
+
+
+def end_of_the_loop_taken_for_the_codes_doing(patch: pytest.MonkeyPatch) -> None:
+    """Whoever is cancelled without a reason has cancelled itself, also while the event loop is closed."""
+    patch.setattr(Engine, "is_stopping", False)
+
+
+def unreadable_passed_over(patch: pytest.MonkeyPatch) -> None:
+    """What cannot be read in a journal is passed over, as if it were not there."""
+    patch.setattr(RunFold, "_set_aside", lambda _self, _record, _error: None)
+
+
 def policy_left_out(patch: pytest.MonkeyPatch) -> None:
     """Answers let a page load from anywhere."""
     loose = {**security_module.HEADERS, "content-security-policy": "default-src *"}
@@ -154,6 +172,22 @@ def room_not_looked_at(patch: pytest.MonkeyPatch) -> None:
 def writers_not_counted(patch: pytest.MonkeyPatch) -> None:
     """Any number of requests may bring bytes at once."""
     patch.setattr(Uploads, "_check_active", lambda _self, _tools: None)
+
+
+def failed_sync_tried_again(patch: pytest.MonkeyPatch) -> None:
+    """When a sync of an upload's file has failed, the next one is believed."""
+    sync = PartFile.sync
+
+    def again(self: PartFile) -> None:
+        self._failure = None
+        sync(self)
+
+    patch.setattr(PartFile, "sync", again)
+
+
+def ending_not_seen(patch: pytest.MonkeyPatch) -> None:
+    """Bytes are taken in for an upload whose end is being recorded."""
+    patch.setattr(Entry, "busy", property(lambda self: self.reception is not None))
 
 
 def metadata_of_any_length(patch: pytest.MonkeyPatch) -> None:
@@ -210,12 +244,23 @@ CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], Non
     ),
     (test_recovery.test_a_sleeper_is_not_taken_over_before_it_wakes, wake_time_forgotten),
     (test_recovery.test_three_claims_in_vain_are_a_quarantine, claims_never_counted),
+    (
+        lambda path: test_unreadable.test_an_unreadable_journal_is_a_paused_run(b"nonsense", path),
+        unreadable_passed_over,
+    ),
     (test_jobs.test_a_queue_runs_so_many_at_once, places_not_counted),
     (test_jobs.test_a_delayed_job_waits_across_restarts, delay_forgotten),
     (test_jobs.test_a_rate_limited_queue, rate_ignored),
     (a_worker_that_dies, worker_death_is_final),
+    (
+        lambda path: test_interrupted.test_a_run_that_cancels_its_own_call_fails("timeout", "sleep#1", path),
+        interruption_unnoticed,
+    ),
+    (test_interrupted.test_a_loop_that_is_closed_leaves_runs_open, end_of_the_loop_taken_for_the_codes_doing),
     (test_service.test_number_of_open_uploads_is_limited, room_not_looked_at),
     (test_service.test_number_of_writers_is_limited, writers_not_counted),
+    (lambda path: test_lifecycle.test_a_failed_sync_is_never_believed(path, 1), failed_sync_tried_again),
+    (lambda path: test_lifecycle.test_terminated_and_completed_exclude_each_other(path, "DELETE"), ending_not_seen),
     (lambda _path: test_headers.test_long_metadata_is_refused(), metadata_of_any_length),
     (lambda _path: test_reception.test_fast_client_is_held_back(), client_not_held_back),
     (a_kill_in_mid_encode, finished_chunks_forgotten),

@@ -15,7 +15,7 @@ from mainstem.ui import html as html_module
 from mainstem.ui.html import Child, Html
 from mainstem.web import hub as hub_module
 from mainstem.web import security as security_module
-from mainstem.web.hub import Address
+from mainstem.web.hub import Address, page_state
 from mainstem.web.projection import PageState
 from tests.support import run
 from tests.web.support import dashboard, failed_run
@@ -26,15 +26,18 @@ PAGE = {"accept": "text/html"}
 
 
 def a_page_that_reconnects_loses_nothing(directory: Path) -> None:
-    """A reader that comes back with an earlier position is shown what happened since."""
+    """A reader that comes back with an earlier state is shown what happened since."""
 
     async def main() -> None:
         async with dashboard(directory) as (board, log, _client):
-            before = await log.append("orders.created", [Record(b'"before"')])
+            page = Address("streams/orders.created", "", "/")
+            await board.projection.caught_up(await log.append("orders.created", [Record(b'"before"')]), timeout_s=10)
+            before = await board._render_address(page)
+            assert before.view is not None
             after = await log.append("orders.created", [Record(b'"meanwhile"')])
             await board.projection.caught_up(after, timeout_s=10)
             sent = b""
-            async with aclosing(board.hub.stream(Address("streams/orders.created", "", "/"), before)) as stream:
+            async with aclosing(board.hub.stream(page, page_state(before.view, before.position))) as stream:
                 async with asyncio.timeout(2):
                     while b"meanwhile" not in sent:
                         sent += await anext(stream)
@@ -88,12 +91,14 @@ def only_questions_pass_without_the_token(_directory: Path) -> None:
     check_no_method_passes_as_a_question("POST")
 
 
-def position_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def state_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub takes every reader for one that has seen everything."""
     join = hub_module._Room.join
 
-    async def forgetful(self: hub_module._Room, reader: hub_module._Reader, _after: int) -> None:
-        await join(self, reader, (await self._render(self.address)).position)
+    async def forgetful(self: hub_module._Room, reader: hub_module._Reader, _shown: str) -> None:
+        rendering = await self._render(self.address)
+        assert rendering.view is not None
+        await join(self, reader, page_state(rendering.view, rendering.position))
 
     monkeypatch.setattr(hub_module._Room, "join", forgetful)
 
@@ -138,7 +143,7 @@ def override_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], None]]] = (
-    (a_page_that_reconnects_loses_nothing, position_forgotten),
+    (a_page_that_reconnects_loses_nothing, state_forgotten),
     (position_and_state_change_together, transaction_left_out),
     (strangers_write_no_markup, escaping_left_out),
     (strangers_are_not_let_in, host_unchecked),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import pytest
 
 from mainstem.ui.html import el
 from mainstem.ui.panel import Fragment, PageView
 from mainstem.web import hub as module
-from mainstem.web.hub import QUEUE_MAX_EVENTS, Address, Hub, Rendering, TooManyReadersError, event
+from mainstem.web.hub import QUEUE_MAX_EVENTS, Address, Hub, Rendering, TooManyReadersError, event, page_state
 from tests.support import run, until
 
 HERE = Address("runs", "", "/")
@@ -23,13 +23,28 @@ class Site:
         self.position = 5
         self.words = {"a": "one", "b": "two"}
         self.renderings = 0
+        self.during_rendering: Callable[[], Awaitable[None]] = self.nothing
         self.hub = Hub(self.render)
+
+    async def nothing(self) -> None:
+        """Do nothing."""
 
     async def render(self, _address: Address) -> Rendering:
         """Render it."""
         self.renderings += 1
-        fragments = [Fragment(name, el("p", word)) for name, word in self.words.items()]
-        return Rendering(PageView("T", fragments, frozenset({"topic"})), self.position)
+        rendering = Rendering(self.view, self.position)
+        await self.during_rendering()
+        return rendering
+
+    @property
+    def view(self) -> PageView:
+        """The page as it is."""
+        return PageView("T", [Fragment(name, el("p", word)) for name, word in self.words.items()], frozenset({"topic"}))
+
+    @property
+    def state(self) -> str:
+        """What a document of the page says that it shows."""
+        return page_state(self.view, self.position)
 
     def change(self, position: int, **words: str) -> None:
         """Change words, as of a position."""
@@ -44,16 +59,17 @@ async def take(stream: AsyncGenerator[bytes, None], count: int) -> list[bytes]:
 
 
 def test_only_what_changed_travels() -> None:
-    """After a change the fragments that differ are sent, with the position as id."""
+    """After a change the fragments that differ are sent, with the state as id, in which the position comes first."""
 
     async def main() -> None:
         site = Site()
-        stream = site.hub.stream(HERE, 5)
+        stream = site.hub.stream(HERE, site.state)
         assert await take(stream, 1) == [b"retry: 1000\n\n"]
         site.change(6, b="three")
         (sent,) = await take(stream, 1)
         assert (
-            sent.startswith(b"id: 6\n")
+            sent.startswith(b"id: 6-")
+            and sent.split(b"\n")[0] == b"id: " + site.state.encode()
             and b"three" in sent
             and b"one" not in sent
             and b'hx-swap-oob="outerMorph"' in sent
@@ -65,14 +81,116 @@ def test_only_what_changed_travels() -> None:
 
 
 def test_who_comes_back_gets_what_happened_since() -> None:
-    """A reader whose page shows an earlier position gets the whole page as of now."""
+    """A reader whose page shows an earlier state, or an unknown one, gets the whole page as of now."""
 
     async def main() -> None:
         site = Site()
-        stream = site.hub.stream(HERE, 4)
-        sent = await take(stream, 3)
-        assert [part.split(b"\n")[0] for part in sent[1:]] == [b"id: 5", b"id: 5"]
+        earlier = site.state
+        site.change(6, a="new")
+        for shown in (earlier, "", "6", "no such state"):
+            stream = site.hub.stream(HERE, shown)
+            sent = await take(stream, 3)
+            assert b"new" in sent[1] and b"two" in sent[2]
+            await stream.aclose()
+
+    run(main())
+
+
+def test_who_comes_back_to_the_same_page_gets_nothing() -> None:
+    """Where nothing that the page shows has changed, nothing travels, however far the log went on."""
+
+    async def main() -> None:
+        site = Site()
+        shown = site.state
+        site.position = 99
+        stream = site.hub.stream(HERE, shown)
+        await take(stream, 1)
+        site.change(100, a="new")
+        (sent,) = await take(stream, 1)
+        assert b"new" in sent
         await stream.aclose()
+
+    run(main())
+
+
+def id_of(sent: bytes, before: str) -> str:
+    """Return what a browser holds for the last event's id after an event."""
+    first = sent.split(b"\n")[0]
+    return first.removeprefix(b"id: ").decode() if first.startswith(b"id: ") else before
+
+
+def test_who_lost_half_of_a_change_gets_all_of_it() -> None:
+    """A connection that breaks between two fragments of one change loses neither of them."""
+
+    async def main() -> None:
+        site = Site()
+        shown = site.state
+        stream = site.hub.stream(HERE, shown)
+        await take(stream, 1)
+        site.change(6, a="first", b="second")
+        (half,) = await take(stream, 1)
+        assert b"first" in half
+        await stream.aclose()
+        stream = site.hub.stream(HERE, id_of(half, shown))
+        assert b"second" in b"".join(await take(stream, 3))
+        await stream.aclose()
+
+    run(main())
+
+
+def test_what_changed_without_a_record_is_not_lost() -> None:
+    """A rate that fell while the connection was broken reaches who comes back, though no record came."""
+
+    async def main() -> None:
+        site = Site()
+        stream = site.hub.stream(HERE, "")
+        shown = id_of((await take(stream, 3))[-1], "")
+        await stream.aclose()
+        site.words["a"] = "no rate"
+        stream = site.hub.stream(HERE, shown)
+        assert b"no rate" in b"".join(await take(stream, 2))
+        await stream.aclose()
+
+    run(main())
+
+
+def test_what_changed_while_a_reader_joined_is_not_lost() -> None:
+    """A change during the rendering that a reader is let in with had no topics to be found by, and is sent after it."""
+
+    async def main() -> None:
+        site = Site()
+        shown = site.state
+
+        async def change_meanwhile() -> None:
+            site.during_rendering = site.nothing
+            site.change(6, a="meanwhile")
+
+        site.during_rendering = change_meanwhile
+        stream = site.hub.stream(HERE, shown)
+        assert b"meanwhile" in (await take(stream, 2))[1]
+        await stream.aclose()
+
+    run(main())
+
+
+def test_all_readers_of_a_page_show_the_same() -> None:
+    """Who joins with a state that others were not sent yet is not left behind when the page goes back to theirs."""
+
+    async def main() -> None:
+        site = Site()
+        first = site.hub.stream(HERE, site.state)
+        await take(first, 1)
+        room = next(iter(site.hub._rooms.values()))
+        await until(lambda: site.renderings == 2 and not room._dirty.is_set())
+        site.words["a"] = "for a moment"
+        second = site.hub.stream(HERE, site.state)
+        await take(second, 1)
+        assert b"for a moment" in (await take(first, 1))[0]
+        site.change(6, a="one")
+        for stream in (first, second):
+            while b"one" not in (await take(stream, 1))[0]:
+                pass  # what the second was told together with the first
+            await stream.aclose()
 
     run(main())
 
@@ -82,7 +200,7 @@ def test_readers_share_a_rendering() -> None:
 
     async def main() -> None:
         site = Site()
-        streams = [site.hub.stream(HERE, 5) for _ in range(10)]
+        streams = [site.hub.stream(HERE, site.state) for _ in range(10)]
         for stream in streams:
             await take(stream, 1)
         site.change(6, a="new")
@@ -100,7 +218,7 @@ def test_pages_that_do_not_follow_a_topic_are_left_alone() -> None:
 
     async def main() -> None:
         site = Site()
-        stream = site.hub.stream(HERE, 5)
+        stream = site.hub.stream(HERE, site.state)
         await take(stream, 1)
         site.change(6, a="new")
         await take(stream, 1)
@@ -121,8 +239,8 @@ def test_a_slow_reader_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         site = Site()
         cut: list[str] = []
-        slow = site.hub.stream(HERE, 5, lambda: cut.append("slow"))
-        quick = site.hub.stream(HERE, 5, lambda: cut.append("quick"))
+        slow = site.hub.stream(HERE, site.state, lambda: cut.append("slow"))
+        quick = site.hub.stream(HERE, site.state, lambda: cut.append("quick"))
         await take(slow, 1)
         await take(quick, 1)
         for number in range(QUEUE_MAX_EVENTS + 5):
@@ -141,7 +259,7 @@ def test_silence_is_broken_by_heartbeats(monkeypatch: pytest.MonkeyPatch) -> Non
 
     async def main() -> None:
         site = Site()
-        stream = site.hub.stream(HERE, 5)
+        stream = site.hub.stream(HERE, site.state)
         assert (await take(stream, 2))[1] == b":\n\n"
         await stream.aclose()
 
@@ -153,12 +271,12 @@ def test_closing_ends_all_streams() -> None:
 
     async def main() -> None:
         site = Site()
-        stream = site.hub.stream(HERE, 5)
+        stream = site.hub.stream(HERE, site.state)
         await take(stream, 1)
         site.hub.close()
         assert [part async for part in stream] == []
         with pytest.raises(TooManyReadersError):
-            await anext(site.hub.stream(HERE, 5))
+            await anext(site.hub.stream(HERE, site.state))
 
     run(main())
 
@@ -169,10 +287,10 @@ def test_there_are_not_too_many_streams(monkeypatch: pytest.MonkeyPatch) -> None
 
     async def main() -> None:
         site = Site()
-        stream = site.hub.stream(HERE, 5)
+        stream = site.hub.stream(HERE, site.state)
         await take(stream, 1)
         with pytest.raises(TooManyReadersError):
-            await anext(site.hub.stream(HERE, 5))
+            await anext(site.hub.stream(HERE, site.state))
         await stream.aclose()
 
     run(main())
@@ -183,7 +301,7 @@ def test_a_page_that_fails_ends_its_own_streams(caplog: pytest.LogCaptureFixture
 
     async def main() -> None:
         site = Site()
-        stream = site.hub.stream(HERE, 5)
+        stream = site.hub.stream(HERE, site.state)
         await take(stream, 1)
         site.change(6, a="new")
         await take(stream, 1)
@@ -206,7 +324,7 @@ def test_a_page_that_failed_is_live_again_for_the_next_reader(monkeypatch: pytes
 
     async def main() -> None:
         site = Site()
-        stalled = site.hub.stream(HERE, 5)
+        stalled = site.hub.stream(HERE, site.state)
         await take(stalled, 1)
         (room,) = site.hub._rooms.values()
         render = room._render
@@ -218,7 +336,7 @@ def test_a_page_that_failed_is_live_again_for_the_next_reader(monkeypatch: pytes
         site.hub.notify({"topic"})
         await until(lambda: room._task is None)
         room._render = render
-        newcomer = site.hub.stream(HERE, 5)
+        newcomer = site.hub.stream(HERE, site.state)
         await take(newcomer, 1)
         site.change(6, a="news")
         assert b"news" in (await take(newcomer, 1))[0]
@@ -230,4 +348,6 @@ def test_a_page_that_failed_is_live_again_for_the_next_reader(monkeypatch: pytes
 
 def test_lines_of_an_event() -> None:
     """Each line of the data is a line of the event, whatever ends it: no text can begin another event."""
-    assert event(7, b"a\nb\r\nc\rid: 9\n\nx") == b"id: 7\ndata: a\ndata: b\ndata: c\ndata: id: 9\ndata: \ndata: x\n\n"
+    lines = b"data: a\ndata: b\ndata: c\ndata: id: 9\ndata: \ndata: x\n\n"
+    assert event(b"a\nb\r\nc\rid: 9\n\nx", "7-f") == b"id: 7-f\n" + lines
+    assert event(b"a\nb\r\nc\rid: 9\n\nx", None) == lines

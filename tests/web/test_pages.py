@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from pathlib import Path
 
 import msgspec
@@ -299,6 +300,27 @@ def test_files_are_kept_for_ever_and_compressed(tmp_path: Path) -> None:
     run(main())
 
 
+def test_a_file_is_compressed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is compressed before a browser asks for it, and those who ask at the same time share the work."""
+    compress, compressed = zlib.compress, []
+
+    def counting(content: bytes, level: int, window: int) -> bytes:
+        compressed.append(len(content))
+        return compress(content, level, window)
+
+    async def main() -> None:
+        monkeypatch.setattr(zlib, "compress", counting)
+        async with dashboard(tmp_path) as (board, _log, client):
+            await client.get("/", headers=HTML)
+            assert not compressed
+            path = "/" + board.files.path("dashboard.css")
+            answers = await asyncio.gather(*(client.get(path) for _reader in range(5)))
+            assert len({answer.content for answer in answers}) == 1
+            assert compressed == [len(answers[0].content)]
+
+    run(main())
+
+
 def test_what_cannot_be_answered_now_is_503(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too many live pages and a page state that is behind are told; pages are shown, and a run can be cancelled."""
 
@@ -333,6 +355,9 @@ def test_a_stream_whose_browser_does_not_read_is_given_up(tmp_path: Path, monkey
     async def main() -> None:
         async with dashboard(tmp_path) as (board, log, _client):
             stalled = asyncio.Event()
+            shown = await board._render_address(hub.Address("streams", "", "/"))
+            assert shown.view is not None
+            state = hub.page_state(shown.view, shown.position)
 
             async def receive() -> Message:
                 await asyncio.Event().wait()
@@ -348,7 +373,7 @@ def test_a_stream_whose_browser_does_not_read_is_given_up(tmp_path: Path, monkey
                 "method": "GET",
                 "path": "/events",
                 "raw_path": b"/events",
-                "query_string": b"path=streams&after=0",
+                "query_string": f"path=streams&shown={state}".encode(),
                 "headers": [(b"host", b"127.0.0.1")],
                 "server": ("127.0.0.1", 80),
                 "scheme": "http",

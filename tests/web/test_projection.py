@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -298,6 +299,41 @@ def test_damage_that_comes_again_ends_it(tmp_path: Path) -> None:
         assert isinstance(projection.error, sqlite3.OperationalError)
         assert panel.calls == REBUILDS_MAX + 1
         await projection.stop()
+        await log.close()
+
+    run(main())
+
+
+def test_a_stop_hears_its_own_cancellation(tmp_path: Path) -> None:
+    """Who stops the pages and is cancelled is told so, though their task is being cancelled as well; a second stop ends
+    what is left, and a page is then unavailable.
+    """
+
+    async def main() -> None:
+        log = await open_log(tmp_path / "log")
+        pages = Projection(log, tmp_path / "pages.sqlite", [Counter()], lambda _position, _topics: None)
+        await pages.start()
+        following = pages._task
+        assert following is not None
+        let = asyncio.Event()
+
+        async def reluctant() -> None:
+            try:
+                await following
+            finally:
+                await let.wait()
+
+        pages._task = asyncio.create_task(reluctant())
+        stopping = asyncio.create_task(pages.stop())
+        await until(following.done)
+        stopping.cancel()
+        await asyncio.wait([stopping])
+        assert stopping.cancelled()
+        let.set()
+        await pages.stop()
+        await pages.stop()
+        with pytest.raises(UnavailableError, match="is being stopped"):
+            await pages.run(lambda _db: None)
         await log.close()
 
     run(main())

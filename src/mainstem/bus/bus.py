@@ -67,7 +67,7 @@ class Bus:
         Args:
             stream: Dotted name, e.g. ``"orders.created"``.
             value: Anything that :mod:`mainstem.base.codec` writes as JSON.
-            key: Events of one stream and key are handled in order.
+            key: Events of one stream and key are handled in order; up to 1,024 bytes of UTF-8.
             about: Entities that the event is about, such as ``"order:1234"``.
             headers: Further text fields.
             durable: Inside a workflow: wait until it is durable.

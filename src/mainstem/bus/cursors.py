@@ -51,12 +51,13 @@ NO_VALUE = msgspec.Raw(b"null")
 
 
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An event that a group gave up. Its value stays where it is: at ``position`` in ``stream``.
+    """An event that a group gave up. It stays where it is: at ``position`` in ``stream``. The letter is bounded: of a
+    long key or many headers it holds a part.
 
     Attributes:
         stream: The event's stream.
         position: The event's position.
-        key: Its key.
+        key: Its key, up to 1 KiB of it.
         attempts: How many attempts failed.
         error_type: Type of the last error.
         error: Its message.

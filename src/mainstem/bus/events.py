@@ -19,6 +19,9 @@ T = TypeVar("T")
 ABOUT_MAX_ENTITIES = 32
 """Most entities that one record names."""
 
+KEY_MAX_BYTES = 1024
+"""Longest key of an event, in UTF-8 bytes."""
+
 
 class Event(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """A record as a handler sees it.
@@ -101,6 +104,24 @@ def check_about(about: Iterable[str]) -> tuple[str, ...]:
     return entities
 
 
+def check_key(key: str) -> bytes:
+    """Return an event's key as it is recorded.
+
+    Raises:
+        InvalidArgumentError: It is no text that UTF-8 can carry, or longer than 1,024 bytes.
+    """
+    try:
+        data = key.encode()
+    except (AttributeError, UnicodeEncodeError) as error:
+        raise InvalidArgumentError(f"key={key!r:.200}: expected text. Nothing was published.") from error
+    if len(data) > KEY_MAX_BYTES:
+        raise InvalidArgumentError(
+            f"a key of {len(data)} bytes, {key!r:.100}…: expected at most {KEY_MAX_BYTES}. Nothing was published. Use "
+            "an id, or a hash of the text."
+        )
+    return data
+
+
 def about_of(headers: Mapping[str, str]) -> tuple[str, ...]:
     """Return the entities in a record's headers."""
     return tuple(headers[ABOUT].split()) if ABOUT in headers else ()
@@ -118,7 +139,8 @@ def outgoing(
     """Check and encode an event.
 
     Raises:
-        InvalidArgumentError: The stream's name is invalid or the system's, or ``about`` is malformed.
+        InvalidArgumentError: The stream's name is invalid or the system's, the key is no text or longer than 1 KiB, or
+            ``about`` is malformed.
         NotJsonError: The value cannot be written as JSON.
     """
     check_stream(stream)
@@ -126,7 +148,7 @@ def outgoing(
         raise InvalidArgumentError(
             f"{stream!r}: streams that begin with '$' are the system's own. Nothing was published."
         )
-    return Outgoing(stream, encode(value), key.encode(), dict(headers), check_about(about), durable)
+    return Outgoing(stream, encode(value), check_key(key), dict(headers), check_about(about), durable)
 
 
 def current_traceparent() -> str:

@@ -15,19 +15,11 @@ import msgspec
 
 from mainstem.base.codec import NotDecodableError, decode, encode
 from mainstem.base.names import is_system_stream
-from mainstem.base.text import message_of
-from mainstem.bus.cursors import (
-    DEAD_PREFIX,
-    GROUP_PREFIX,
-    NO_VALUE,
-    Cursor,
-    CursorRecord,
-    DeadLetter,
-    FailedAttempts,
-)
+from mainstem.bus.cursors import DEAD_PREFIX, GROUP_PREFIX, Cursor, CursorRecord, FailedAttempts
 from mainstem.bus.errors import GroupFencedError
 from mainstem.bus.events import event_of
 from mainstem.bus.lanes import Delivery, Lanes
+from mainstem.bus.letters import LETTER_MAX_BYTES, letter_record
 from mainstem.bus.retry import Retry
 from mainstem.host.clock import Clock
 from mainstem.host.threads import call_in_thread
@@ -40,8 +32,7 @@ _logger = logging.getLogger(__name__)
 READ_AHEAD_RECORDS = 1000
 """A group stops reading while this many of its events are unfinished."""
 
-_SMALL_VALUE_BYTES = 16 << 10
-_ERROR_MAX_CHARS = 4096
+_CLAIM_TRIES = 10
 _FULL_RETRY_S = 1.0
 _LONGEST_SLEEP_S = 30.0
 
@@ -101,6 +92,8 @@ class ConsumerGroup:
         self._cursor = Cursor(CursorRecord(subscription.pattern, 0))
         self._expected_position = 0
         self._letters: list[Record] = []
+        traits = log.traits
+        self._letters_max = max(1, min(traits.max_batch_records - 1, traits.max_batch_bytes // LETTER_MAX_BYTES))
         self._dirty = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -141,13 +134,40 @@ class ConsumerGroup:
             self._expected_position = await self._log.append(self._stream, [Record(encode(first))], expected_position=0)
             self._cursor = Cursor(first)
         else:
-            self._expected_position = last.position
-            saved = decode(last.value, CursorRecord)
-            self._cursor = Cursor(msgspec.structs.replace(saved, pattern=self._subscription.pattern))
+            try:
+                await self._take_over(last)
+            except NotDecodableError as error:
+                # One cursor that this version cannot read holds up no start, and no other group.
+                self.failure = (
+                    f"this version cannot read {self._stream} position {last.position}: {error.message}. The group "
+                    "handles nothing, and its cursor is left as it is. Start the version that wrote it, or append the "
+                    "cursor before it once more."
+                )
+                _logger.critical("group %s is set aside: %s", self._subscription.group, self.failure)
+                return
         for service in (self._read, self._save, self._retry_in_time):
             task = asyncio.create_task(service(), name=f"group {self._subscription.group}: {service.__name__}")
             task.add_done_callback(self._service_ended)
             self._services.append(task)
+
+    async def _take_over(self, last: StoredRecord) -> None:
+        """Go on from a saved cursor. Where another process may be at work on it, writing it again ends that."""
+        for tries_left in reversed(range(_CLAIM_TRIES)):
+            saved = msgspec.structs.replace(decode(last.value, CursorRecord), pattern=self._subscription.pattern)
+            self._cursor, self._expected_position = Cursor(saved), last.position
+            if self._log.traits.single_owner:
+                return
+            try:
+                self._expected_position = await self._log.append(
+                    self._stream, [Record(encode(saved))], expected_position=last.position
+                )
+            except PositionConflictError:
+                if not tries_left:
+                    raise
+                # The other one saved its cursor at this moment; it holds more now.
+                last = await self._log.last(self._stream) or last
+            else:
+                return
 
     async def stop(self, grace_s: float) -> None:
         """Give running handlers ``grace_s`` seconds, cancel what still runs, and save the cursor."""
@@ -253,8 +273,7 @@ class ConsumerGroup:
             self._subscription.group, record.position, record.stream, attempt, DEAD_PREFIX + self._subscription.group,
             exc_info=error,
         )  # fmt: skip
-        letter = dead_letter(record, attempt, error)
-        self._letters.append(Record(encode(letter), record.key, record.headers))
+        self._letters.append(letter_record(record, attempt, error))
         self._cursor.finish(record.position, dead=True)
         self._lanes.finish(delivery)
 
@@ -297,6 +316,11 @@ class ConsumerGroup:
             await self._dirty.wait()
             self._dirty.clear()
             letters, self._letters = self._letters, []
+            while len(letters) > self._letters_max:
+                # More than one commit holds. They go ahead of the cursor: if the process ends in between, those events
+                # are given up a second time, and none of them is without a letter.
+                await self._append([Append(DEAD_PREFIX + self._subscription.group, letters[: self._letters_max])])
+                letters = letters[self._letters_max :]
             appends = [Append(self._stream, [Record(encode(self._cursor.record()))], self._expected_position)]
             if letters:
                 appends.append(Append(DEAD_PREFIX + self._subscription.group, letters))
@@ -323,30 +347,6 @@ class ConsumerGroup:
                     "group %s: its cursor could not be saved, trying again: %s", self._subscription.group, error
                 )
                 await self._clock.sleep(_FULL_RETRY_S)
-
-
-def dead_letter(record: StoredRecord, attempts: int, error: Exception) -> DeadLetter:
-    """Return the letter for an event that is given up."""
-    value = NO_VALUE
-    if len(record.value) <= _SMALL_VALUE_BYTES and _is_json(record.value):
-        value = msgspec.Raw(record.value)
-    return DeadLetter(
-        stream=record.stream,
-        position=record.position,
-        attempts=attempts,
-        error_type=type(error).__qualname__,
-        error=message_of(error, _ERROR_MAX_CHARS),
-        key=record.key.decode("utf-8", "replace"),
-        value=value,
-    )
-
-
-def _is_json(data: bytes) -> bool:
-    try:
-        msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
 
 
 async def call(function: Callable[..., Any], *arguments: Any) -> Any:

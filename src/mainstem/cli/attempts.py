@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from mainstem.flow.history import decode_entry
+from mainstem.flow.history import read_entry
 from mainstem.flow.journal import JOURNAL_PREFIX, StepCompleted, StepFailed
 from mainstem.flow.spans import run_spans
 from mainstem.log import StoredRecord
@@ -58,7 +58,7 @@ def attempts_of(records: Iterable[StoredRecord], *, now_ns: int = 0) -> list[Att
     listed = list(records)
     attempts: list[Attempt] = []
     for record in listed:
-        entry = decode_entry(record.value) if record.stream.startswith(JOURNAL_PREFIX) else None
+        entry = read_entry(record.value) if record.stream.startswith(JOURNAL_PREFIX) else None
         if isinstance(entry, StepCompleted | StepFailed):
             attempts.append(_ended(entry, record.time_ns))
     for span in run_spans(listed, now_ns=now_ns):

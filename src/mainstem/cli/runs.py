@@ -10,24 +10,25 @@ from typing import Final, get_args
 
 import msgspec
 
-from mainstem.base.ids import check_id
 from mainstem.cli.arguments import add_data, add_json, positive
 from mainstem.cli.attempts import Attempt, attempts_of
 from mainstem.cli.errors import EXIT_OK, NotFoundError, UsageError
 from mainstem.cli.output import Output, Style, format_count, format_time, iso_time, layout, printable
 from mainstem.cli.reading import open_data, read_all
 from mainstem.cli.running import call_application, named_server, owner_pid
-from mainstem.flow.history import RunFold, RunSummary, State, decode_entry, fold_run, run_id_of
+from mainstem.flow.history import RunFold, RunSummary, State, fold_run, read_entry, read_line, run_id_of
+from mainstem.flow.ids import check_run_id
 from mainstem.flow.journal import JOURNAL_PREFIX, LOG_LINES_PREFIX, LogLine, RunCompleted, Started
 from mainstem.log import ReadableLog, StoredRecord
 from mainstem.ui.format import format_duration, shorten
 
 _EPILOG = """\
-States: scheduled, queued (a job of which no attempt is on record yet: it waits
-for its turn, or is at its first attempt; the dashboard knows which), running,
+States: scheduled, queued (a job, or a run of a workflow with a limit, of which
+nothing is on record yet: it waits for its turn, or is at its first attempt; the
+dashboard knows which), running,
 sleeping, retrying, completed, failed, cancelled; and two that wait for your
-decision: paused (its history does not fit its code) and quarantined (its
-process died too often without progress).
+decision: paused (its history does not fit its code, or this version cannot
+read its journal) and quarantined (its process died too often without progress).
 
 Examples:
   mainstem runs                              the latest 20, newest first
@@ -96,9 +97,9 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         case []:
             asyncio.run(_list(arguments, output))
         case [("cancel" | "resume") as change, run_id]:
-            _change(change, check_id(run_id, "run id"), arguments, output)
+            _change(change, check_run_id(run_id), arguments, output)
         case ["show", run_id] | [run_id] if run_id not in _CHANGES:
-            asyncio.run(_show(check_id(run_id, "run id"), arguments, output))
+            asyncio.run(_show(check_run_id(run_id), arguments, output))
         case _:
             raise UsageError(
                 f"'mainstem runs {' '.join(arguments.words)}': expected nothing, an id, or cancel or resume and one.",
@@ -108,17 +109,15 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
 
 
 async def fold_runs(log: ReadableLog) -> tuple[dict[str, RunFold], int]:
-    """Return all runs of a log by id, and how many journal records were of a kind that this version does not know."""
+    """Return all runs of a log by id, and how many journal records this version cannot read."""
     folds: dict[str, RunFold] = {}
     unknown = 0
     async with aclosing(read_all(log, JOURNAL_PREFIX + ">")) as records:
         async for record in records:
             run_id = run_id_of(record.stream)
             fold = folds.setdefault(run_id, RunFold(run_id))
-            try:
-                fold.apply(record)
-            except msgspec.DecodeError:
-                unknown += 1  # a newer version wrote it; the caller is told how many there were
+            if fold.apply(record) is None:
+                unknown += 1
     return folds, unknown
 
 
@@ -129,14 +128,14 @@ async def _list(arguments: argparse.Namespace, output: Output) -> None:
     now_ns = time.time_ns()
     wanted = [
         summary
-        for summary in (fold.summary(now_ns) for fold in folds.values() if fold.function)
+        for summary in (fold.summary(now_ns) for fold in folds.values() if fold.function or fold.unreadable)
         if (not arguments.state or summary.state in arguments.state)
         and (not arguments.function or summary.function == arguments.function)
     ]
     wanted.sort(key=lambda summary: (summary.started_ns, summary.position), reverse=True)
     shown = wanted[: arguments.limit]
     if unknown:
-        output.remark(f"{format_count(unknown, 'journal record')} of a newer mainstem passed over")
+        output.remark(f"{format_count(unknown, 'journal record')} cannot be read by this version of mainstem")
     if output.as_json:
         output.document({"total": len(wanted), "runs": [_as_json(summary) for summary in shown]})
         return
@@ -222,14 +221,16 @@ async def _show(run_id: str, arguments: argparse.Namespace, output: Output) -> N
 
 def _facts(run_id: str, journal: list[StoredRecord], lines: list[StoredRecord]) -> _RunFacts:
     fold = fold_run(run_id, journal)
-    first, last = decode_entry(journal[0].value), decode_entry(journal[-1].value)
+    entries = [entry for record in journal if (entry := read_entry(record.value)) is not None]
+    result = next((entry.result for entry in entries if isinstance(entry, RunCompleted)), None)
+    arguments = next((entry.arguments for entry in entries if isinstance(entry, Started)), msgspec.Raw(b"null"))
     return _RunFacts(
         summary=fold.summary(time.time_ns()),
-        arguments=first.arguments if isinstance(first, Started) else msgspec.Raw(b"null"),
-        result=last.result if isinstance(last, RunCompleted) else None,
+        arguments=arguments,
+        result=result,
         traceback=fold.error.traceback if fold.error is not None else "",
         attempts=attempts_of([*journal, *lines], now_ns=time.time_ns()),
-        lines=[msgspec.json.decode(record.value, type=LogLine) for record in lines],
+        lines=[line for record in lines if (line := read_line(record.value)) is not None],
     )
 
 
@@ -277,9 +278,9 @@ def _head(facts: _RunFacts) -> list[tuple[str, str]]:
         lines.append(("next", format_time(summary.wake_at_ns)))
     if summary.trace_id:
         lines.append(("trace", summary.trace_id))
-    lines.append(("arguments", printable(bytes(facts.arguments).decode())))
+    lines.append(("arguments", printable(bytes(facts.arguments).decode(errors="replace"))))
     if facts.result is not None:
-        lines.append(("result", printable(bytes(facts.result).decode())))
+        lines.append(("result", printable(bytes(facts.result).decode(errors="replace"))))
     return lines
 
 

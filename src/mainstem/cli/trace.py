@@ -12,12 +12,14 @@ from typing import Final
 
 import msgspec
 
-from mainstem.base.ids import check_id
 from mainstem.bus.cursors import DEAD_PREFIX, GROUP_PREFIX
 from mainstem.cli.arguments import add_data, add_json, positive
 from mainstem.cli.errors import EXIT_OK, NotFoundError
 from mainstem.cli.output import Output, Style, format_count, format_time, iso_time, printable
 from mainstem.cli.reading import log_directory, open_data, read_all
+from mainstem.flow.history import RunFold, describe_failure, run_id_of
+from mainstem.flow.ids import check_run_id
+from mainstem.flow.journal import JOURNAL_PREFIX
 from mainstem.log import ABOUT, TRACEPARENT, ReadableLog, StoredRecord, owner_pid
 from mainstem.trace.context import parse_traceparent
 from mainstem.trace.spans import Span
@@ -82,17 +84,22 @@ class Trace(msgspec.Struct, frozen=True):
         trace_id: 32 hexadecimal digits.
         about: The entities that its records are about.
         waterfall: Its rows.
+        waiting: A sentence for each of its runs that waits for a decision: why.
     """
 
     trace_id: str
     about: tuple[str, ...]
     waterfall: Waterfall
+    waiting: tuple[str, ...] = ()
 
 
 async def _trace(arguments: argparse.Namespace, output: Output) -> None:
     async with open_data(arguments.data) as log:
         trace_ids = await find_traces(log, arguments.id)
         if not trace_ids:
+            journal = [] if ":" in arguments.id else await log.read(JOURNAL_PREFIX + arguments.id)
+            if waiting := _waiting(journal):
+                raise NotFoundError(f"no trace is on record. {waiting[0]}", try_command=f"mainstem runs {arguments.id}")
             raise NotFoundError(
                 f"nothing in {arguments.data} is called {arguments.id!r}: no run, upload, video, trace or entity.",
                 try_command=f"mainstem runs --data {arguments.data}",
@@ -123,7 +130,7 @@ async def find_traces(log: ReadableLog, name: str) -> list[str]:
         return await _scan(log, lambda record: name in record.headers.get(ABOUT, "").split())
     if _TRACE_ID.fullmatch(name):
         return await _scan(log, lambda record: _trace_id(record) == name)
-    check_id(name)
+    check_run_id(name)
     found: dict[str, None] = {}
     for prefix in _NAMED_STREAMS:
         for record in await log.read(prefix + name, 0, 1):
@@ -170,8 +177,18 @@ async def load_traces(log: ReadableLog, trace_ids: Sequence[str], *, with_lines:
             for span in trace_spans(found, now_ns=now_ns, groups=groups)
             if with_lines or span.kind != "log"
         ]
-        traces.append(Trace(trace_id, _entities(found), build_waterfall(spans, now_ns)))
+        traces.append(Trace(trace_id, _entities(found), build_waterfall(spans, now_ns), _waiting(found)))
     return traces
+
+
+def _waiting(records: Iterable[StoredRecord]) -> tuple[str, ...]:
+    """Return a sentence for each run among some records that waits for a decision."""
+    runs: dict[str, RunFold] = {}
+    for record in records:
+        if record.stream.startswith(JOURNAL_PREFIX):
+            run_id = run_id_of(record.stream)
+            runs.setdefault(run_id, RunFold(run_id)).apply(record)
+    return tuple(f"Run {run.run_id} is {run.waiting}: {describe_failure(run)}" for run in runs.values() if run.waiting)
 
 
 def _entities(records: Iterable[StoredRecord]) -> tuple[str, ...]:
@@ -190,6 +207,7 @@ def trace_lines(trace: Trace, width: int, paint: Callable[[str, str], str] | Non
     heading = [f"trace {trace.trace_id}  {took} from {began}"]
     if trace.about:
         heading.append("about " + printable(" ".join(trace.about)))
+    heading += [printable(sentence) for sentence in trace.waiting]
     return [*heading, "", *render_text(waterfall, width, paint), "", colour(LEGEND, "dim")]
 
 
@@ -198,6 +216,7 @@ def _as_json(trace: Trace) -> dict[str, object]:
     return {
         "trace_id": trace.trace_id,
         "about": trace.about,
+        "waiting": trace.waiting,
         "start": iso_time(waterfall.start_ns),
         "duration_ns": waterfall.duration_ns,
         "spans": [

@@ -24,6 +24,7 @@ takes over what a crash left; ``spans.py`` shows it.
 from mainstem.bus.retry import NO_RETRY, Retry
 from mainstem.flow.branch import RunInfo, current_run
 from mainstem.flow.errors import (
+    CallInterruptedError,
     DuplicateNameError,
     FlowError,
     FlowNotStartedError,
@@ -48,6 +49,7 @@ from mainstem.flow.workflows import Enqueued, Job, Workflow
 
 __all__ = [
     "NO_RETRY",
+    "CallInterruptedError",
     "DuplicateNameError",
     "Enqueued",
     "Flow",

@@ -34,6 +34,7 @@ from mainstem.flow.log_lines import RunLogHandler
 from mainstem.flow.queues import Queue
 from mainstem.flow.run import Body, Ending, Run, encode_entry, error_info, run_headers, run_trace
 from mainstem.flow.timers import Timers
+from mainstem.flow.writer import JournalLimits
 from mainstem.host.clock import Clock
 from mainstem.log.contract import ABOUT, TRACEPARENT, Log, Record, StoredRecord
 from mainstem.log.errors import LogClosedError, LogError, NotWrittenError, PositionConflictError
@@ -69,10 +70,12 @@ class Engine:
         idle: Set when there are none, while draining.
         draining: No new call of workflow code begins any more.
         failure: Why the log was lost, if it was.
+        limits: What one record and one commit may hold.
     """
 
     def __init__(self, log: Log, clock: Clock, random_source: random.Random, executors: Executors) -> None:
         self.log = log
+        self.limits = JournalLimits.of(log.traits)
         self.clock = clock
         self.random = random_source
         self.executors = executors
@@ -169,6 +172,11 @@ class Engine:
         _done, left = await asyncio.wait(left, timeout=_SETTLE_S)
         for task in left:
             _logger.error("%s was cancelled and goes on all the same; it is left behind", task.get_name())
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether no run goes on in this process: it was told to stop, lost its log, or its event loop is closed."""
+        return self.draining or self.failure is not None or self._inbox.is_cancelled
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run something of the engine's own in the background, to be cancelled at the end."""
@@ -371,27 +379,21 @@ class Engine:
 
     async def _open_runs(self, end: int) -> dict[str, RunFold]:
         folds: dict[str, RunFold] = {}
-        unreadable: set[str] = set()
         async for record in self.records(JOURNAL_PREFIX + ">", end):
             run_id = record.stream[len(JOURNAL_PREFIX) :]
-            if run_id in unreadable:
-                continue
             fold = folds.get(run_id)
             if fold is None:
                 fold = folds[run_id] = RunFold(run_id)
-            try:
-                fold.apply(record)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                # One journal that this version cannot read, as a newer one may have written it, holds up no other.
-                unreadable.add(run_id)
-                del folds[run_id]
-                _logger.error(  # noqa: TRY400 (the sentence says it all)
-                    "run %s is set aside: this version cannot read %s position %d: %s. Its journal is left as it is.",
-                    run_id, record.stream, record.position, error,
-                )  # fmt: skip
-                continue
+            fold.apply(record)
             if fold.ending:
                 del folds[run_id]
+        # One journal that this version cannot read, as a newer one may have written it, holds up no other.
+        for run_id in [one.run_id for one in folds.values() if one.unreadable]:
+            fold = folds[run_id] = (await self.history(run_id)).fold
+            if fold.ending:
+                del folds[run_id]  # something was written behind its end
+            else:
+                _logger.error("run %s is set aside: %s", run_id, fold.reason)
         return folds
 
     async def records(self, pattern: str, end: int) -> AsyncIterator[StoredRecord]:
@@ -453,7 +455,13 @@ class Engine:
     async def _take_over(self, run_id: str, resumed: RunResumed | None) -> bool:
         history = await self.history(run_id)
         fold, started = history.fold, history.started
-        if started is None or fold.ending or run_id in self.runs or (fold.waiting and resumed is None):
+        if fold.unreadable and not fold.ending:
+            _logger.error("run %s is set aside: %s", run_id, fold.reason)
+            self.tell(run_id, RunPaused(fold.reason))
+            return False
+        if started is None or fold.ending or run_id in self.runs:
+            return False
+        if fold.waiting and resumed is None:
             return False
         entries: list[JournalEntry] = [resumed] if resumed is not None else []
         plan = self.plans.get(fold.function)

@@ -69,6 +69,24 @@ class StepOutsideBranchError(FlowError):
         )
 
 
+class CallInterruptedError(FlowError):
+    """Workflow code cancelled a call of its own (a step, a sleep, a gather), which no history tells: a replay could go
+    another way. The run fails with it, also where the code goes on.
+    """
+
+    code = "call-interrupted"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"{key} was cancelled by the workflow's own code, and whether that comes before its result is another time "
+            "another matter: after a crash the run could go another way. The run has failed.\n"
+            "  wrong: async with asyncio.timeout(5): await step(), asyncio.wait_for(step(), 5), a TaskGroup, "
+            "task.cancel()\n"
+            "  right: a time limit belongs to the step: @ms.step(timeout_s=5); branches belong to ms.gather and ms.map"
+        )
+        self.key = key
+
+
 class StepFailedError(FlowError):
     """A step failed for good; raised into its workflow, the same when it happens and on every replay.
 
@@ -135,7 +153,8 @@ class RunCancelledError(FlowError):
 
 
 class RunPausedError(FlowError):
-    """The run waits for a decision: its history does not fit its code, or it was taken over too often without progress.
+    """The run waits for a decision: its history does not fit its code, it was taken over too often without progress, or
+    this version cannot read its journal.
 
     Attributes:
         run_id: The run.
@@ -143,8 +162,8 @@ class RunPausedError(FlowError):
 
     code = "run-paused"
 
-    def __init__(self, run_id: str, sentence: str) -> None:
-        super().__init__(sentence, try_command=f"mainstem runs resume {run_id}")
+    def __init__(self, run_id: str, sentence: str, *, try_command: str) -> None:
+        super().__init__(sentence, try_command=try_command)
         self.run_id = run_id
 
 

@@ -37,6 +37,9 @@ async def fan_out(parent: Branch, key: str, name: str, work: Sequence[Work], max
     run.constructs += 1
     try:
         results = await fan.run(min(len(work), max_concurrency or len(work)))
+    except asyncio.CancelledError:
+        run.check_interrupted(parent, key)
+        raise
     finally:
         run.pending -= 1
         run.constructs -= 1

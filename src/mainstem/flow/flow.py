@@ -21,6 +21,8 @@ from mainstem.flow.executors import Executors
 from mainstem.flow.fanout import Given, Work, check_fan, fan_out, fan_out_plainly
 from mainstem.flow.functions import RecordedFunction, arguments_of_raw
 from mainstem.flow.handles import RunHandle
+from mainstem.flow.history import read_entry
+from mainstem.flow.ids import check_run_id, made_id
 from mainstem.flow.journal import JOURNAL_PREFIX, Started, Trigger
 from mainstem.flow.queues import Queue, RateLimit, parse_rate
 from mainstem.flow.sleeping import duration_s, sleep_in
@@ -165,7 +167,7 @@ class Flow:
         Args:
             function: The function, where the decorator stands without options.
             on: Pattern of streams: each event starts one run, exactly once, with the event's value as its argument. The
-                run's id is ``<name>-<position of the event>``.
+                run's id is ``<name>@<position of the event>``, which nobody can choose for another run.
             name: Name in histories; by default the function's.
             timeout_s: Limit of a whole run, from its start; it then fails with ``TimeoutError``.
             concurrency: Most runs that are carried out at once; others wait their turn.
@@ -173,7 +175,9 @@ class Flow:
 
         def declare(function: Callable[..., Any]) -> Workflow[..., Any]:
             recorded = RecordedFunction(function, name)
-            workflow: Workflow[..., Any] = Workflow(self, recorded, timeout_s=timeout_s)
+            workflow: Workflow[..., Any] = Workflow(
+                self, recorded, timeout_s=timeout_s, in_turn=concurrency is not None
+            )
             self._add_name(self._functions, recorded.name, workflow, recorded)
             if concurrency is not None:
                 self._limits[recorded.name] = _check_concurrency(concurrency)
@@ -317,7 +321,7 @@ class Flow:
         engine = self.engine
         if engine is None or engine.draining:
             raise FlowNotStartedError(f"start of {recorded.name}")
-        run_id = check_id(run_id, "run id") if run_id is not None else new_id(self.clock.time_ns())
+        run_id = run_id if run_id is not None else new_id(self.clock.time_ns())
         branch = current_branch()
         if branch is not None:
             about = tuple(dict.fromkeys((*about, *branch.run.about)))
@@ -339,7 +343,13 @@ class Flow:
     @staticmethod
     async def _check_same(engine: Engine, run_id: str, started: Started) -> None:
         first = await engine.log.read(JOURNAL_PREFIX + run_id, 0, 1)
-        existing = msgspec.json.decode(first[0].value, type=Started)
+        existing = read_entry(first[0].value)
+        if not isinstance(existing, Started):
+            raise RunIdConflictError(
+                f"run {run_id} exists already, and this version cannot read what it is: start of {started.function}. "
+                "Nothing was started.",
+                try_command=f"mainstem runs {run_id}",
+            )
         if existing.function != started.function or existing.arguments != started.arguments:
             difference = "with other arguments" if existing.function == started.function else f"of {existing.function}"
             raise RunIdConflictError(
@@ -359,10 +369,9 @@ class Flow:
             msgspec.Raw(arguments),
             trigger=Trigger(event.stream, event.position),
             timeout_s=workflow.timeout_s or 0.0,
+            in_turn=workflow.in_turn,
         )
-        await self.start_run(
-            workflow.recorded, started, f"{workflow.name.replace('.', '_')}-{event.position}", event.about
-        )
+        await self.start_run(workflow.recorded, started, made_id(workflow.name, str(event.position)), event.about)
 
     def under_way(self, run_id: str) -> list[UnderWay]:
         """Return the attempts at steps of a run that this process is carrying out now, in the order in which they
@@ -372,16 +381,19 @@ class Flow:
         found = [UnderWay(key, *attempt) for key, attempt in run.under_way.items()] if run is not None else []
         return sorted(found, key=lambda one: one.started_ns)
 
-    def jobs_at_work(self) -> frozenset[str]:
-        """Return the ids of the jobs that have left their queue in this process and have not ended. On the
-        application's event loop only.
+    def at_work(self) -> frozenset[str]:
+        """Return the ids of the runs that had to wait for their turn (jobs, workflows with a limit), have had it in
+        this process, and have not ended. On the application's event loop only.
         """
-        runs = self.engine.runs.values() if self.engine is not None else ()
-        return frozenset(run.id for run in runs if run.kind == "job")
+        engine = self.engine
+        if engine is None:
+            return frozenset()
+        in_turn = {name for name, plan in engine.plans.items() if plan.queue is not None}
+        return frozenset(run.id for run in engine.runs.values() if run.function in in_turn)
 
     def handle(self, run_id: str) -> RunHandle[Any]:
         """Return a handle to a run by its id; whether it exists shows when it is used."""
-        return RunHandle(self, check_id(run_id, "run id"))
+        return RunHandle(self, check_run_id(run_id))
 
     # ---- within workflows
 

@@ -13,7 +13,7 @@ from mainstem.base.codec import NotDecodableError, decode, decoder, encode, enco
 from mainstem.base.errors import InvalidArgumentError
 from mainstem.base.hints import resolve_hints
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
+_NAME = re.compile(r"(?=.{1,100}\Z)[A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*")
 
 
 class _Arguments(msgspec.Struct, frozen=True):
@@ -49,7 +49,7 @@ class RecordedFunction:
 
     Attributes:
         function: The function itself.
-        name: Its name in histories: letters, digits, ``_``, ``.`` and ``-``, up to 100.
+        name: Its name in histories: letters, digits, ``_``, ``-`` and dots between them, up to 100.
         is_async: Whether it is a coroutine function.
     """
 
@@ -169,7 +169,7 @@ def check_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise InvalidArgumentError(
-            f"{name!r} cannot name a step, workflow or job: expected a letter or '_', then letters, digits, '_', '.' "
-            "or '-', 100 at most. Give it one with name='...'."
+            f"{name!r} cannot name a step, workflow or job: expected a letter or '_', then letters, digits, '_', '-' "
+            "and dots between them, 100 at most. Give it one with name='...'."
         )
     return name

@@ -16,7 +16,7 @@ from mainstem.flow.errors import (
     RunNotFoundError,
     RunPausedError,
 )
-from mainstem.flow.history import RunSummary, describe_failure
+from mainstem.flow.history import RunFold, RunSummary, describe_failure
 from mainstem.flow.journal import INBOX_PREFIX, InboxMessage, RunCancelled, RunCompleted, RunFailed
 from mainstem.log.contract import NO_HEADERS, TRACEPARENT, Log, Record
 
@@ -82,9 +82,9 @@ class RunHandle(Generic[R]):
         """Answer from the log, if the run has ended (or waits for a decision) already."""
         history = await engine.history(self.id)
         fold = history.fold
-        if history.started is None:
+        if history.started is None and not fold.unreadable:
             raise RunNotFoundError(self.id)
-        if fold.waiting and await self._is_wished_for(engine, fold.position):
+        if fold.waiting and not fold.unreadable and await self._is_wished_for(engine, fold.position):
             return  # someone has decided: the engine is about to go on with it
         if (fold.ending or fold.waiting) and not watcher.done():
             watcher.set_result(history.last_entry)
@@ -100,10 +100,10 @@ class RunHandle(Generic[R]):
     async def _explain(self, engine: Engine, final: object) -> Exception:
         if isinstance(final, RunCancelled):
             return RunCancelledError(self.id, final.reason)
-        sentence = f"run {self.id}: {describe_failure((await engine.history(self.id)).fold)}"
+        fold = (await engine.history(self.id)).fold
         if isinstance(final, RunFailed):
-            return RunFailedError(self.id, final.error, sentence)
-        return RunPausedError(self.id, sentence)
+            return RunFailedError(self.id, final.error, f"run {self.id}: {describe_failure(fold)}")
+        return _paused(fold)
 
     async def status(self) -> RunSummary:
         """Return the run in one line, from its journal.
@@ -113,7 +113,7 @@ class RunHandle(Generic[R]):
         """
         engine = self._engine("status")
         history = await engine.history(self.id)
-        if history.started is None:
+        if history.started is None and not history.fold.unreadable:
             raise RunNotFoundError(self.id)
         return history.fold.summary(engine.clock.time_ns(), at_work=self.id in engine.runs)
 
@@ -125,8 +125,23 @@ class RunHandle(Generic[R]):
         await send_wish(self._engine("cancel").log, self.id, InboxMessage("cancel", reason))
 
     async def resume(self, reason: str = "") -> None:
-        """Ask for a paused or quarantined run to be tried again; returns once the wish is durable."""
-        await send_wish(self._engine("resume").log, self.id, InboxMessage("resume", reason))
+        """Ask for a paused or quarantined run to be tried again; returns once the wish is durable.
+
+        Raises:
+            RunPausedError: This version cannot read the run's journal. Nothing was written.
+        """
+        engine = self._engine("resume")
+        fold = (await engine.history(self.id)).fold
+        if fold.unreadable and not fold.ending:
+            raise _paused(fold)
+        await send_wish(engine.log, self.id, InboxMessage("resume", reason))
+
+
+def _paused(fold: RunFold) -> RunPausedError:
+    words = "" if fold.unreadable else " resume"
+    return RunPausedError(
+        fold.run_id, f"run {fold.run_id}: {describe_failure(fold)}", try_command=f"mainstem runs{words} {fold.run_id}"
+    )
 
 
 async def send_wish(log: Log, run_id: str, message: InboxMessage) -> int:

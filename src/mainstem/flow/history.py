@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
 
+from mainstem.base.codec import NotDecodableError
 from mainstem.flow.journal import (
     JOURNAL_PREFIX,
     Claimed,
     ErrorInfo,
     GatherFailed,
     JournalEntry,
+    LogLine,
     Published,
     Released,
     Rested,
@@ -45,8 +48,8 @@ State = Literal[
     "paused",
     "quarantined",
 ]
-"""What a run is doing, or how it ended. A job is ``queued`` until an attempt at it is on record, or under way in a
-process that can be asked.
+"""What a run is doing, or how it ended. A job, and a run of a workflow with a limit, is ``queued`` until something of
+it is on record, or under way in a process that can be asked.
 """
 
 ENDED: frozenset[State] = frozenset(("completed", "failed", "cancelled"))
@@ -56,15 +59,41 @@ CLAIMS_MAX = 3
 """After this many takeovers without progress a run is quarantined."""
 
 _entry_decoder: msgspec.json.Decoder[JournalEntry] = msgspec.json.Decoder(JournalEntry)
+_line_decoder = msgspec.json.Decoder(LogLine)
+_BRANCH_PATH = re.compile(r"(?:[^/\[]+\[[0-9]+\]/)+")
+_REASON_MAX_CHARS = 200
 
 
 def decode_entry(value: bytes) -> JournalEntry:
     """Return a journal record's entry.
 
     Raises:
-        msgspec.DecodeError: It is none that this version knows.
+        NotDecodableError: It is none that this version knows: no JSON of ours, nested too deeply, of another type.
     """
-    return _entry_decoder.decode(value)
+    try:
+        entry = _entry_decoder.decode(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise NotDecodableError(f"expected a journal's entry: {error}") from error
+    key: str = getattr(entry, "key", "")
+    if "/" in key and _BRANCH_PATH.fullmatch(split_key(key)[0]) is None:
+        raise NotDecodableError(f"expected a journal's entry: {shorten(key, 100)!r} is no key")
+    return entry
+
+
+def read_entry(value: bytes) -> JournalEntry | None:
+    """Return a journal record's entry; ``None`` for what :func:`decode_entry` refuses (the run's fold says it)."""
+    try:
+        return decode_entry(value)
+    except NotDecodableError:
+        return None
+
+
+def read_line(value: bytes) -> LogLine | None:
+    """Return a log line of a run; ``None`` for what is none of ours: its stream's own page shows it all the same."""
+    try:
+        return _line_decoder.decode(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,12 +141,16 @@ class RunFold(msgspec.Struct):
     """A run's state, one record after the other; small, and itself JSON, so that a projection can keep it.
 
     Attributes:
+        in_turn: Its workflow limits how many runs are carried out at once.
+        begun: Something that its code did is on record.
         retrying: Steps that wait for their next attempt, by key.
         wake_at_ns: End of the sleep that was recorded last, while nothing followed it.
         alone: Nothing but that sleep was under way.
         claims: Takeovers in all.
         claims_in_vain: Takeovers since the last sign of progress.
         inbox_position: Position of the last wish that was answered, or of the beginning: earlier ones were for another.
+        unreadable: Position of the first record that this version cannot read; 0 for none. The run is then paused, and
+            of what follows only its end counts.
     """
 
     run_id: str
@@ -125,6 +158,8 @@ class RunFold(msgspec.Struct):
     kind: str = ""
     queue: str = ""
     not_before_ns: int = 0
+    in_turn: bool = False
+    begun: bool = False
     trigger: Trigger | None = None
     trace_id: str = ""
     about: tuple[str, ...] = ()
@@ -144,17 +179,22 @@ class RunFold(msgspec.Struct):
     wake_at_ns: int = 0
     alone: bool = False
     inbox_position: int = 0
+    unreadable: int = 0
     position: int = 0
 
     @property
     def is_open(self) -> bool:
         """Whether the run has begun and not ended."""
-        return bool(self.function) and not self.ending
+        return bool(self.function or self.unreadable) and not self.ending
 
-    def apply(self, record: StoredRecord) -> JournalEntry:
-        """Take in the next record of the journal; return its entry."""
-        entry = decode_entry(record.value)
+    def apply(self, record: StoredRecord) -> JournalEntry | None:
+        """Take in the next record of the journal; return its entry, or ``None`` if this version cannot read it."""
         self.position = record.position
+        try:
+            entry = decode_entry(record.value)
+        except NotDecodableError as error:
+            self._set_aside(record, error)
+            return None
         match entry:
             case Started():
                 self._begin(record, entry)
@@ -165,6 +205,8 @@ class RunFold(msgspec.Struct):
                 self.claims_in_vain = 0
             case RunCompleted() | RunFailed() | RunCancelled():
                 self._end(record, entry)
+            case _ if self.unreadable:
+                pass  # what it means depends on what could not be read
             case RunPaused() | RunQuarantined():
                 self.waiting = "paused" if isinstance(entry, RunPaused) else "quarantined"
                 self.reason = describe_pause(entry)
@@ -175,16 +217,35 @@ class RunFold(msgspec.Struct):
                 self._advance(entry)
         return entry
 
-    def _begin(self, record: StoredRecord, entry: Started) -> None:
-        self.function, self.kind, self.queue = entry.function, entry.kind, entry.queue
-        self.not_before_ns, self.trigger, self.started_ns = entry.not_before_ns, entry.trigger, record.time_ns
+    def _set_aside(self, record: StoredRecord, error: NotDecodableError) -> None:
+        """Note that a record cannot be read; behind the run's end that changes nothing any more."""
+        if self.ending or self.unreadable:
+            return
+        self.unreadable, self.waiting = record.position, "paused"
+        self.reason = (
+            f"This version cannot read {record.stream} position {record.position}: "
+            f"{shorten(error.message, _REASON_MAX_CHARS).rstrip('.')}. A newer mainstem wrote it, or something else "
+            "did. Nothing of the run is carried out, and its journal is left as it is. "
+            "Start the version that wrote it, or cancel the run."
+        )
+        if not self.function:
+            self._know(record)
+
+    def _know(self, record: StoredRecord) -> None:
+        """Take what the first record's headers tell."""
         context = parse_traceparent(record.headers.get(TRACEPARENT))
-        self.inbox_position = record.position
+        self.started_ns, self.inbox_position = record.time_ns, record.position
         self.trace_id = context.trace_id if context else ""
         self.about = tuple(record.headers.get(ABOUT, "").split())
 
+    def _begin(self, record: StoredRecord, entry: Started) -> None:
+        self.function, self.kind, self.queue = entry.function, entry.kind, entry.queue
+        self.not_before_ns, self.trigger, self.in_turn = entry.not_before_ns, entry.trigger, entry.in_turn
+        self._know(record)
+
     def _end(self, record: StoredRecord, entry: RunCompleted | RunFailed | RunCancelled) -> None:
         self.ended_ns, self.waiting, self.retrying, self.wake_at_ns, self.alone = record.time_ns, "", {}, 0, False
+        self.reason = ""
         match entry:
             case RunCompleted():
                 self.ending = "completed"
@@ -196,7 +257,7 @@ class RunFold(msgspec.Struct):
                 self.inbox_position = max(self.inbox_position, entry.message)
 
     def _advance(self, entry: JournalEntry) -> None:
-        self.wake_at_ns, self.alone = 0, False
+        self.wake_at_ns, self.alone, self.begun = 0, False, True
         if not isinstance(entry, StepStarted):
             self.claims_in_vain = 0
         match entry:
@@ -214,7 +275,7 @@ class RunFold(msgspec.Struct):
 
     def state(self, now_ns: int, *, at_work: bool = False) -> State:
         """Return what the run is doing, as far as its journal tells; ``at_work`` says that its process carries it out,
-        which of a job's first attempt no record tells.
+        which no record tells before the first attempt has ended.
         """
         if self.ending:
             return self.ending
@@ -226,8 +287,8 @@ class RunFold(msgspec.Struct):
             return "sleeping"
         if self.not_before_ns > now_ns and not self.claims:
             return "scheduled"
-        is_queued = self.kind == "job" and not (self.steps or self.failures or self.claims or at_work)
-        return "queued" if is_queued else "running"
+        takes_turns = self.kind == "job" or self.in_turn
+        return "queued" if takes_turns and not (self.begun or self.claims or at_work) else "running"
 
     def summary(self, now_ns: int, *, at_work: bool = False) -> RunSummary:
         """Return the run in one line, as of a moment; ``at_work`` as for :meth:`state`."""
@@ -289,6 +350,8 @@ def describe_failure(run: RunFold) -> str:
         )
     if run.ending == "cancelled":
         return f"It was cancelled: {(run.reason or 'no reason was given').rstrip('.')}."
+    if run.unreadable:
+        return run.reason
     if run.waiting:
         return f"{run.reason} It waits for a decision; nothing happens until it is resumed or cancelled."
     if run.retrying:
@@ -356,6 +419,7 @@ class History:
     Attributes:
         fold: The run's state.
         started: The first record's entry.
+        last_entry: The last one's, or of the run's end; of a run that cannot be read, that it is paused.
         keys: What is on record, by key.
         uncalled: Keys that the code has not called yet, by the prefix of their branch, without that prefix; ``gather``
             and ``map`` count as called keys of the branch in which they were made.
@@ -372,7 +436,12 @@ class History:
             self._apply(record)
 
     def _apply(self, record: StoredRecord) -> None:
-        entry = self.last_entry = self.fold.apply(record)
+        fold, had_ended = self.fold, bool(self.fold.ending)
+        entry = fold.apply(record)
+        if not had_ended:
+            self.last_entry = RunPaused(fold.reason) if fold.unreadable and not fold.ending else entry
+        if entry is None or fold.unreadable:
+            return
         if isinstance(entry, Started):
             self.started, self.started_headers = entry, dict(record.headers)
             return

@@ -55,6 +55,11 @@ class Inbox:
         if self._task is not None:
             self._task.cancel()
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the listening was cancelled: :meth:`end` does so, and a loop that is closed cancels all its tasks."""
+        return self._task is None or self._task.cancelling() > 0
+
     async def _listen(self, after: int) -> None:
         try:
             async with aclosing(self._engine.log.tail(INBOX_PREFIX + ">", after)) as batches:
@@ -71,7 +76,7 @@ class Inbox:
     def _decode(stream: str, position: int, value: bytes) -> InboxMessage | None:
         try:
             return msgspec.json.decode(value, type=InboxMessage)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             _logger.warning(
                 "%s position %d: not a wish that this version knows, passed over: %s", stream, position, error
             )

@@ -7,7 +7,7 @@ as ``map#1[17]/charge#1``.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -19,6 +19,10 @@ INBOX_PREFIX = "$inbox."
 
 LOG_LINES_PREFIX = "$lines."
 """Streams of a run's log lines: this prefix and the run's id."""
+
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A number or a time in nanoseconds, as journals have them; anything else was not written by mainstem."""
 
 
 class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -33,7 +37,7 @@ class Trigger(msgspec.Struct, frozen=True):
     """The event that started a run."""
 
     stream: str
-    position: int
+    position: Count
 
 
 class Started(msgspec.Struct, frozen=True, omit_defaults=True, tag="started"):
@@ -47,15 +51,17 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True, tag="started"):
         not_before_ns: Wall-clock time before which it does not run (a job's delay); 0 for at once.
         trigger: The event that started it.
         timeout_s: Limit of the whole run from its start; 0 for none.
+        in_turn: The workflow limits how many of its runs are carried out at once: this one may wait for its turn.
     """
 
     function: str
     kind: Literal["workflow", "job"]
     arguments: msgspec.Raw
     queue: str = ""
-    not_before_ns: int = 0
+    not_before_ns: Count = 0
     trigger: Trigger | None = None
     timeout_s: float = 0.0
+    in_turn: bool = False
 
 
 class Claimed(msgspec.Struct, frozen=True, tag="claimed"):
@@ -67,7 +73,7 @@ class Claimed(msgspec.Struct, frozen=True, tag="claimed"):
     """
 
     process: str
-    claim: int
+    claim: Count
 
 
 class StepStarted(msgspec.Struct, frozen=True, tag="step_started"):
@@ -75,7 +81,7 @@ class StepStarted(msgspec.Struct, frozen=True, tag="step_started"):
 
     key: str
     name: str
-    attempt: int
+    attempt: Count
     digest: str
 
 
@@ -90,11 +96,11 @@ class StepCompleted(msgspec.Struct, frozen=True, omit_defaults=True, tag="step_c
 
     key: str
     name: str
-    attempt: int
+    attempt: Count
     digest: str
     result: msgspec.Raw
-    started_ns: int
-    waited_ns: int = 0
+    started_ns: Count
+    waited_ns: Count = 0
 
 
 class StepFailed(msgspec.Struct, frozen=True, omit_defaults=True, tag="step_failed"):
@@ -107,12 +113,12 @@ class StepFailed(msgspec.Struct, frozen=True, omit_defaults=True, tag="step_fail
 
     key: str
     name: str
-    attempt: int
+    attempt: Count
     digest: str
     error: ErrorInfo
-    started_ns: int
-    waited_ns: int = 0
-    retry_at_ns: int = 0
+    started_ns: Count
+    waited_ns: Count = 0
+    retry_at_ns: Count = 0
 
 
 class TimerSet(msgspec.Struct, frozen=True, omit_defaults=True, tag="timer_set"):
@@ -123,7 +129,7 @@ class TimerSet(msgspec.Struct, frozen=True, omit_defaults=True, tag="timer_set")
     """
 
     key: str
-    wake_at_ns: int
+    wake_at_ns: Count
     alone: bool = False
 
 
@@ -137,7 +143,7 @@ class Published(msgspec.Struct, frozen=True, omit_defaults=True, tag="published"
     key: str
     stream: str
     digest: str
-    ahead: int = 0
+    ahead: Count = 0
 
 
 class GatherFailed(msgspec.Struct, frozen=True, tag="gather_failed"):
@@ -149,7 +155,7 @@ class GatherFailed(msgspec.Struct, frozen=True, tag="gather_failed"):
     """
 
     key: str
-    branch: int
+    branch: Count
 
 
 class RunCompleted(msgspec.Struct, frozen=True, tag="completed"):
@@ -168,7 +174,7 @@ class RunFailed(msgspec.Struct, frozen=True, omit_defaults=True, tag="failed"):
 
     error: ErrorInfo
     step_key: str = ""
-    attempt: int = 0
+    attempt: Count = 0
 
 
 class RunCancelled(msgspec.Struct, frozen=True, omit_defaults=True, tag="cancelled"):
@@ -179,7 +185,7 @@ class RunCancelled(msgspec.Struct, frozen=True, omit_defaults=True, tag="cancell
     """
 
     reason: str
-    message: int = 0
+    message: Count = 0
 
 
 class RunPaused(msgspec.Struct, frozen=True, omit_defaults=True, tag="paused"):
@@ -204,7 +210,7 @@ class RunResumed(msgspec.Struct, frozen=True, omit_defaults=True, tag="resumed")
     """
 
     reason: str
-    message: int = 0
+    message: Count = 0
 
 
 class Released(msgspec.Struct, frozen=True, tag="released"):
@@ -224,7 +230,7 @@ class RunQuarantined(msgspec.Struct, frozen=True, tag="quarantined"):
     it.
     """
 
-    claims: int
+    claims: Count
 
 
 JournalEntry = (
@@ -260,12 +266,12 @@ class LogLine(msgspec.Struct, frozen=True, omit_defaults=True):
         attempt: That step's attempt.
     """
 
-    time_ns: int
+    time_ns: Count
     level: str
     logger: str
     message: str
     step_key: str = ""
-    attempt: int = 0
+    attempt: Count = 0
 
 
 class InboxMessage(msgspec.Struct, frozen=True, omit_defaults=True):

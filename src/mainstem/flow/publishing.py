@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from mainstem.base.codec import digest
@@ -41,6 +42,9 @@ async def _publish(branch: Branch, key: str, event: Outgoing) -> int:
     run.pending += 1
     try:
         position = await waiter
+    except asyncio.CancelledError:
+        run.check_interrupted(branch, key)
+        raise
     finally:
         run.pending -= 1
     branch.passed = run.claims

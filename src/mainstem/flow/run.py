@@ -13,7 +13,7 @@ import msgspec
 from mainstem.base.text import message_of, recordable
 from mainstem.bus.events import Outgoing, publish_hook
 from mainstem.flow.branch import Branch, current_branch, scope
-from mainstem.flow.errors import StepFailedError, type_name
+from mainstem.flow.errors import CallInterruptedError, StepFailedError, type_name
 from mainstem.flow.history import History, Past, split_key
 from mainstem.flow.journal import (
     JOURNAL_PREFIX,
@@ -37,6 +37,8 @@ encode_entry = msgspec.json.Encoder().encode
 _TRACEBACK_MAX_CHARS = 16 << 10
 _MESSAGE_MAX_CHARS = 16 << 10
 _REST_AFTER_S = 0.05
+_INTERRUPTED_GRACE_S = 1.0
+"""So long after it interrupted a call of its own the run's code may clean up."""
 
 Body = Callable[["Run"], Coroutine[Any, Any, JournalEntry]]
 """What a run does: returns its final entry."""
@@ -119,7 +121,14 @@ class Run:
         self.about = about
         self.headers = run_headers(trace, about)
         self.journal = RunJournal(
-            engine.log, engine.clock, run_id, JOURNAL_PREFIX + run_id, position, self.headers, self._journal_lost
+            engine.log,
+            engine.clock,
+            run_id,
+            JOURNAL_PREFIX + run_id,
+            position,
+            self.headers,
+            self._journal_lost,
+            limits=engine.limits,
         )
         self.past: dict[str, Past] = history.keys if history is not None else {}
         self.uncalled: dict[str, set[str]] = history.uncalled if history is not None else {}
@@ -187,6 +196,28 @@ class Run:
             if self.task is not None:
                 self.task.cancel()
 
+    def check_interrupted(self, branch: Branch, key: str) -> None:
+        """Look who cancelled a call, out of which ``CancelledError`` comes: if it was the run's own code, no history
+        can tell whether it did, and the run fails.
+
+        Raises:
+            CallInterruptedError: It was.
+        """
+        task = asyncio.current_task()
+        if task is None or not task.cancelling() or self.task is None or self.task.done():
+            return
+        here = current_branch() or branch  # what is awaited in a branch of a gather was called in front of it
+        if self.ending is not None or self.engine.is_stopping or self.is_abandoned(here.prefix):
+            return
+        error = CallInterruptedError(key)
+        ending = Ending(RunFailed(error_info(error)))
+        if task is not here.task:
+            self.stop(ending)  # a task of the code's own: that of the run is to hear of it
+            return
+        self.ending = ending  # whoever catches the error gets no further call
+        self.engine.loop.call_later(_INTERRUPTED_GRACE_S, self.task.cancel)
+        raise error from None
+
     def _journal_lost(self, error: Exception) -> None:
         self.ending = None  # whatever it was about to write, it no longer can
         self.stop(Ending(None, error))
@@ -226,6 +257,8 @@ class Run:
         """Write how the run ended, and tell the engine. A cancel that comes now is too late."""
         if self.ending is not None:
             final = self.ending.entry
+            if isinstance(error, CallInterruptedError) and isinstance(final, RunFailed):
+                final = RunFailed(error_info(error))  # the same, with the place in the code
         elif isinstance(error, asyncio.CancelledError) and self.task is not None and self.task.cancelling():
             final = None  # the event loop is being shut down: the run stays open
         elif error is not None:

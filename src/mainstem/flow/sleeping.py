@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from mainstem.base.errors import InvalidArgumentError
@@ -44,5 +45,8 @@ async def sleep_in(branch: Branch, key: str, for_s: float) -> None:
             branch.passed = run.claims
         with run.asleep():
             await run.engine.wall_timers.wait_until(wake_at_ns)
+    except asyncio.CancelledError:
+        run.check_interrupted(branch, key)
+        raise
     finally:
         run.pending -= 1

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from mainstem.flow.history import RunFold, describe_pause, run_id_of
+from mainstem.flow.history import RunFold, describe_pause, read_line, run_id_of
 from mainstem.flow.journal import (
     JOURNAL_PREFIX,
     LOG_LINES_PREFIX,
@@ -34,6 +34,7 @@ from mainstem.trace.context import TraceContext, derived_span_id, parse_tracepar
 from mainstem.trace.spans import Span, SpanKind, SpanStatus, UnderWay
 
 _NAME_MAX_CHARS = 200
+_DETAIL_MAX_CHARS = 700
 
 _RESTART_NS = 250_000_000
 """In less time no process begins a step, dies, and is started again: the next one only took up what was due."""
@@ -43,10 +44,10 @@ Unended = Literal["died", "may have died", "broken off", "running"]
 ``attempt``.
 """
 
-_line_decoder = msgspec.json.Decoder(LogLine)
 
-
-def run_spans(records: Iterable[StoredRecord], *, now_ns: int, under_way: Iterable[UnderWay] = ()) -> list[Span]:
+def run_spans(
+    records: Iterable[StoredRecord], *, now_ns: int, under_way: Iterable[UnderWay] = (), queued: bool = False
+) -> list[Span]:
     """Return the spans of one run.
 
     A step's start is seldom on record: an attempt without an end is known by a record of its start, by a line that was
@@ -57,17 +58,15 @@ def run_spans(records: Iterable[StoredRecord], *, now_ns: int, under_way: Iterab
             gives nothing.
         now_ns: The moment of looking: a sleep that ends later is still running.
         under_way: The attempts that the run's process is carrying out, where it can be asked.
+        queued: The run's process, which was asked, says that it still waits for its turn.
     """
     journal: list[StoredRecord] = []
     lines: list[tuple[StoredRecord, LogLine]] = []
     for record in records:
         if record.stream.startswith(JOURNAL_PREFIX):
             journal.append(record)
-        elif record.stream.startswith(LOG_LINES_PREFIX):
-            try:
-                lines.append((record, _line_decoder.decode(record.value)))
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                continue  # no log line of ours: the stream itself shows it all the same
+        elif record.stream.startswith(LOG_LINES_PREFIX) and (logged := read_line(record.value)) is not None:
+            lines.append((record, logged))
     if not journal:
         return []
     origin = parse_traceparent(journal[0].headers.get(TRACEPARENT))
@@ -83,7 +82,7 @@ def run_spans(records: Iterable[StoredRecord], *, now_ns: int, under_way: Iterab
     for line in lines[next_line:]:
         builder.open_by_line(*line)
     builder.open_under_way(under_way)
-    builder.end()
+    builder.end(queued=queued)
     for line in lines:
         builder.add_line(*line)
     return builder.spans
@@ -152,7 +151,7 @@ class _Builder:
                 start_ns=start_ns,
                 end_ns=end_ns,
                 status=status,
-                detail=detail[:_NAME_MAX_CHARS],
+                detail=detail[:_DETAIL_MAX_CHARS],
                 position=position,
                 attributes=attributes or {},
             )
@@ -187,10 +186,16 @@ class _Builder:
 
     def _add(self, record: StoredRecord) -> None:
         entry = self._fold.apply(record)
+        if self._queued_ns and self._fold.in_turn and self._fold.begun:
+            self._had_its_turn(record, entry)
         match entry:
+            case None:
+                if record.position == self._fold.unreadable:
+                    now_ns, reason = record.time_ns, self._fold.reason
+                    self._put("paused", "event", now_ns, now_ns, detail=reason, position=record.position)
             case Started():
                 self._started_position = record.position
-                if entry.kind == "job":
+                if entry.kind == "job" or entry.in_turn:
                     self._queued_ns = max(record.time_ns, entry.not_before_ns)
                     if entry.not_before_ns > record.time_ns:
                         self._put("delay", "wait", record.time_ns, entry.not_before_ns, position=record.position)
@@ -212,6 +217,15 @@ class _Builder:
                 self._taken_over(record, entry)
             case _:
                 self._note(record, entry)
+
+    def _had_its_turn(self, record: StoredRecord, entry: JournalEntry | None) -> None:
+        """The first thing that a run did is on record: until then it waited for its turn."""
+        until_ns = record.time_ns
+        if isinstance(entry, StepCompleted | StepFailed):
+            until_ns = min(until_ns, entry.started_ns - entry.waited_ns)
+        if until_ns > self._queued_ns:
+            self._put("queue", "wait", self._queued_ns, until_ns, position=self._started_position)
+        self._queued_ns = 0
 
     def _ended(self, record: StoredRecord, entry: StepCompleted | StepFailed) -> None:
         begun = self._begun.pop((entry.key, entry.attempt), None)
@@ -323,9 +337,12 @@ class _Builder:
         if name:
             self._put(name, "event", record.time_ns, record.time_ns, detail=detail, position=record.position)
 
-    def end(self) -> None:
+    def end(self, *, queued: bool) -> None:
         """Close what is open, as of now, and put the run's own span first."""
         fold = self._fold
+        is_queued = fold.state(self._now_ns) == "queued" and not self._begun
+        if queued and is_queued:
+            self._put("queue", "wait", self._queued_ns, 0, status="running", position=self._started_position)
         for record, timer in self._sleeps:
             until_ns = min(timer.wake_at_ns, fold.ended_ns) if fold.ended_ns else timer.wake_at_ns
             name = timer.key
@@ -346,8 +363,10 @@ class _Builder:
         if fold.ending:
             status = "ok" if fold.ending == "completed" else "error"
         detail = fold.error.message if fold.error is not None else fold.reason
+        if is_queued:
+            detail = "queued" if queued else "queued: it waits for its turn, or is at its first step"
         self._put(
-            fold.function,
+            fold.function or fold.run_id,
             "run",
             fold.started_ns,
             fold.ended_ns,

@@ -23,7 +23,6 @@ from mainstem.flow.journal import StepCompleted, StepFailed, StepStarted
 from mainstem.flow.replay import enter, mismatch
 from mainstem.flow.run import Run, encode_entry, error_info
 from mainstem.flow.timers import TimeLimit
-from mainstem.flow.writer import ENTRY_MAX_BYTES
 from mainstem.trace.context import TraceContext, use_trace
 
 if TYPE_CHECKING:
@@ -39,6 +38,8 @@ _WORKER_DEATHS_MAX = 3
 """A step whose worker died is tried again so often, also where its retry policy has fewer attempts."""
 
 _NO_ARGUMENTS_DIGEST = digest(NO_ARGUMENTS)
+_ENTRY_OVERHEAD_BYTES = 4096
+"""What an entry holds beside a step's result, at most."""
 
 
 class Step(Generic[P, R]):
@@ -127,6 +128,9 @@ async def perform(
             run.journal.put_soon(completed)
             return raw
         await run.journal.write(completed)
+    except asyncio.CancelledError:
+        run.check_interrupted(branch, key)
+        raise
     finally:
         run.pending -= 1
     branch.passed = run.claims
@@ -249,10 +253,11 @@ class Carrying:
             return self._checked(*await step.executors.call(call))
 
     def _checked(self, raw: bytes, result: Any) -> tuple[bytes, Any]:
-        if len(raw) > ENTRY_MAX_BYTES - 4096:
+        limit = self._run.engine.limits.entry_max_bytes - _ENTRY_OVERHEAD_BYTES
+        if len(raw) > limit:
             raise ValueTooLargeError(
-                f"step {self._key}: its result is {len(raw)} bytes of JSON, over the limit of {ENTRY_MAX_BYTES - 4096} "
-                "bytes. It was not kept. Store it as a blob and return its id."
+                f"step {self._key}: its result is {len(raw)} bytes of JSON, over the limit of {limit} bytes. It was "
+                "not kept. Store it as a blob and return its id."
             )
         return raw, result
 

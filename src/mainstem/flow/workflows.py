@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 import msgspec
 
 from mainstem.base.errors import InvalidArgumentError
+from mainstem.base.ids import check_id
 from mainstem.bus.events import check_about
 from mainstem.flow.branch import current_branch
 from mainstem.flow.functions import RecordedFunction
 from mainstem.flow.handles import RunHandle
+from mainstem.flow.ids import made_id
 from mainstem.flow.journal import JournalEntry, RunCompleted, Started
 from mainstem.flow.run import Body, Run
 from mainstem.flow.steps import Step, perform
@@ -39,7 +41,7 @@ class Workflow(Generic[P, R]):
     its steps become steps of that run; elsewhere it is an ordinary call, and nothing is recorded.
     """
 
-    def __init__(self, flow: Flow, recorded: RecordedFunction, *, timeout_s: float | None) -> None:
+    def __init__(self, flow: Flow, recorded: RecordedFunction, *, timeout_s: float | None, in_turn: bool) -> None:
         recorded.refuse_parameters("id", "about")
         if not recorded.is_async:
             raise InvalidArgumentError(
@@ -49,6 +51,7 @@ class Workflow(Generic[P, R]):
         self.recorded = recorded
         self.name = recorded.name
         self.timeout_s = timeout_s
+        self.in_turn = in_turn
         functools.update_wrapper(self, recorded.function)
 
     def __repr__(self) -> str:
@@ -81,7 +84,7 @@ class Workflow(Generic[P, R]):
             FlowNotStartedError: The application is not running.
         """
         arguments = msgspec.Raw(self.recorded.checked_arguments(args, kwargs))
-        started = Started(self.name, "workflow", arguments, timeout_s=self.timeout_s or 0.0)
+        started = Started(self.name, "workflow", arguments, timeout_s=self.timeout_s or 0.0, in_turn=self.in_turn)
         return self._flow.start_run(self.recorded, started, _id_here(id, self.name), check_about(about))
 
     def body(self, started: Started) -> Body:
@@ -198,11 +201,13 @@ class Enqueued(Generic[R]):
 
 
 def _id_here(chosen: str | None, name: str) -> str | None:
-    """Return the id of a run that is started from here: within a workflow it follows from the place of the call, so
-    that a replay starts nothing twice.
+    """Return the id of a run that is started from here, ``None`` for any: the chosen one; within a workflow one that
+    follows from the place of the call, so that a replay starts nothing twice.
     """
+    if chosen is not None:
+        return check_id(chosen, "run id")
     branch = current_branch()
-    if chosen is not None or branch is None:
-        return chosen
+    if branch is None:
+        return None
     key = branch.take(f"start.{name}")
-    return f"{name[:40]}-{derived_span_id(branch.run.id, key)}"
+    return made_id(name, derived_span_id(branch.run.id, key))

@@ -12,7 +12,7 @@ from mainstem.base.errors import InvalidArgumentError
 from mainstem.flow.errors import RunFencedError, ValueTooLargeError
 from mainstem.flow.journal import LOG_LINES_PREFIX, LogLine, Published
 from mainstem.host.clock import Clock
-from mainstem.log.contract import Append, Log, Record
+from mainstem.log.contract import Append, Log, Record, Traits
 from mainstem.log.errors import (
     AppendOutcomeUnknownError,
     LogClosedError,
@@ -26,14 +26,40 @@ _logger = logging.getLogger(__name__)
 ENTRY_MAX_BYTES = 8 << 20
 """Largest entry of a journal, and largest event that a workflow publishes."""
 
-_BATCH_MAX_BYTES = 12 << 20
-_BATCH_MAX_ENTRIES = 16_384
+_HEADERS_MAX_BYTES = 16 << 10
 _LINES_BATCH_MAX_BYTES = 1 << 20
 _LINES_WAITING_MAX_BYTES = 4 << 20
 _FULL_RETRY_MIN_S = 0.1
 _FULL_RETRY_MAX_S = 5.0
 
 _encode = msgspec.json.Encoder().encode
+
+
+class JournalLimits(msgspec.Struct, frozen=True):
+    """What one record, and one commit, of a journal may hold on the engine at hand.
+
+    Attributes:
+        entry_max_bytes: Largest entry.
+        batch_max_bytes: Most bytes of entries and events in a commit, unless one alone is larger.
+        batch_max_entries: Most entries in a commit, each of which may come with an event.
+        batch_max_lines: Most log lines in a commit.
+    """
+
+    entry_max_bytes: int = ENTRY_MAX_BYTES
+    batch_max_bytes: int = 12 << 20
+    batch_max_entries: int = 16_384
+    batch_max_lines: int = 32_767
+
+    @classmethod
+    def of(cls, traits: Traits) -> JournalLimits:
+        """Return what fits into an engine's batches and records, with the headers of a run."""
+        record_max_bytes = traits.max_record_bytes or traits.max_batch_bytes
+        return cls(
+            min(ENTRY_MAX_BYTES, record_max_bytes - _HEADERS_MAX_BYTES),
+            traits.max_batch_bytes * 3 // 4,
+            traits.max_batch_records // 4,
+            traits.max_batch_records // 2 - 1,
+        )
 
 
 class _Entry:
@@ -67,8 +93,9 @@ class RunJournal:
     """
 
     __slots__ = (
-        "_clock", "_delay_s", "_ending", "_headers", "_lines", "_lines_bytes", "_lines_dropped", "_log", "_loop",
-        "_lost", "_on_lost", "_only_last", "_pausing", "_pending", "_run_id", "_stream", "_task", "position", "stalled",
+        "_clock", "_delay_s", "_ending", "_headers", "_limits", "_lines", "_lines_bytes", "_lines_dropped", "_log",
+        "_loop", "_lost", "_on_lost", "_only_last", "_pausing", "_pending", "_run_id", "_stream", "_task", "position",
+        "stalled",
     )  # fmt: skip
 
     def __init__(
@@ -80,8 +107,11 @@ class RunJournal:
         position: int,
         headers: Mapping[str, str],
         on_lost: Callable[[Exception], None],
+        *,
+        limits: JournalLimits | None = None,
     ) -> None:
         self._log = log
+        self._limits = limits or JournalLimits.of(log.traits)
         self._clock = clock
         self._run_id = run_id
         self._stream = stream
@@ -108,7 +138,7 @@ class RunJournal:
         """Write an entry; the future gives its position once it is durable. It is cancelled when the journal is lost.
 
         Raises:
-            ValueTooLargeError: The entry is larger than 8 MiB; nothing was written.
+            ValueTooLargeError: The entry is larger than the engine takes; nothing was written.
         """
         waiter: asyncio.Future[int] = self._loop.create_future()
         self._add(_Entry(value, waiter))
@@ -124,7 +154,13 @@ class RunJournal:
             await self.put(value)
 
     def _write_now(self, value: bytes) -> bool:
-        if self._task is not None or self._pending or self._lines or self._lost or len(value) > ENTRY_MAX_BYTES:
+        if (
+            self._task is not None
+            or self._pending
+            or self._lines
+            or self._lost
+            or len(value) > self._limits.entry_max_bytes
+        ):
             return False
         try:
             position = self._log.append_now(
@@ -148,7 +184,7 @@ class RunJournal:
             alone: What could not be written until now is given up for it: the run's code was stopped from outside.
 
         Raises:
-            ValueTooLargeError: The entry is larger than 8 MiB; nothing was written.
+            ValueTooLargeError: The entry is larger than the engine takes; nothing was written.
         """
         waiter: asyncio.Future[int] = self._loop.create_future()
         self._add(_Entry(value, waiter, last=True))
@@ -200,10 +236,10 @@ class RunJournal:
             await asyncio.wait([self._task])
 
     def _add(self, entry: _Entry) -> None:
-        if entry.size_bytes > ENTRY_MAX_BYTES:
+        if entry.size_bytes > self._limits.entry_max_bytes:
             raise ValueTooLargeError(
-                f"run {self._run_id}: a value of {entry.size_bytes} bytes is over the limit of {ENTRY_MAX_BYTES} "
-                "bytes. It was not written. Keep it as a blob and pass its id on."
+                f"run {self._run_id}: a value of {entry.size_bytes} bytes is over the limit of "
+                f"{self._limits.entry_max_bytes} bytes. It was not written. Keep it as a blob and pass its id on."
             )
         if self._lost:
             if entry.waiter is not None:
@@ -249,7 +285,8 @@ class RunJournal:
             return pending
         size = count = 0
         for entry in pending:
-            if count and (size + entry.size_bytes > _BATCH_MAX_BYTES or count == _BATCH_MAX_ENTRIES):
+            full = size + entry.size_bytes > self._limits.batch_max_bytes or count == self._limits.batch_max_entries
+            if count and full:
                 break
             size += entry.size_bytes
             count += 1
@@ -322,7 +359,7 @@ class RunJournal:
         lines, size_bytes = self._lines, 0
         for count, line in enumerate(lines):
             size_bytes += len(line.value)
-            if size_bytes > _LINES_BATCH_MAX_BYTES and count:
+            if count and (size_bytes > _LINES_BATCH_MAX_BYTES or count == self._limits.batch_max_lines):
                 self._lines = lines[count:]
                 self._lines_bytes -= size_bytes - len(line.value)
                 return lines[:count]

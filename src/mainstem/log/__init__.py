@@ -1,7 +1,7 @@
 """The log: the one place where anything is kept. Everything else is a projection of it.
 
 ``contract.py`` says what every engine offers; ``frame.py`` is the format on disk; ``embedded/`` is the engine of one
-process and one directory.
+process and one directory; ``engines/`` are those over servers that exist.
 
     log = await open_log("data/log")
     position = await log.append("orders.created", [Record(b'{"id": 1}')])
@@ -30,8 +30,10 @@ from mainstem.log.errors import (
     LogFullError,
     LogInUseError,
     LogNotFoundError,
+    LogUnreachableError,
     NotWrittenError,
     PositionConflictError,
+    UnsupportedByEngineError,
 )
 
 __all__ = [
@@ -53,12 +55,14 @@ __all__ = [
     "LogNotFoundError",
     "LogSettings",
     "LogStats",
+    "LogUnreachableError",
     "NotWrittenError",
     "PositionConflictError",
     "ReadableLog",
     "Record",
     "StoredRecord",
     "Traits",
+    "UnsupportedByEngineError",
     "open_log",
     "open_reader",
     "owner_pid",

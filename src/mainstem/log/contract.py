@@ -79,9 +79,14 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
         atomic_streams: Whether one ``append_many`` may cover several streams.
         max_batch_records: Most records of one call.
         max_batch_bytes: Most bytes of one call, over values, keys and headers.
+        max_record_bytes: Most bytes of one record; 0 where ``max_batch_bytes`` is the only limit.
         dedup_window_calls: How many of the latest calls with a ``dedup_id`` are remembered; 0 where the window is of
             time.
         dedup_window_s: How long a ``dedup_id`` is remembered; 0 where the window is counted in calls.
+        single_owner: Whether the engine lets one process at a time append. Where it does not, those who take work over
+            have to fence the others themselves, by an append with ``expected_position``.
+        verified_sync: Whether the engine itself knows that what it answers was synced. ``False`` where a server's
+            setting decides, which the engine cannot see: its documentation says which.
     """
 
     name: str
@@ -91,6 +96,9 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     max_batch_bytes: int
     dedup_window_calls: int
     dedup_window_s: float
+    max_record_bytes: int = 0
+    single_owner: bool = True
+    verified_sync: bool = True
 
 
 class LogStats(msgspec.Struct, frozen=True):
@@ -117,7 +125,11 @@ class ReadableLog(Protocol):
 
     @property
     def end_position(self) -> int:
-        """Position of the last durable record of the whole log; 0 when there is none."""
+        """Position of the last durable record of the whole log; 0 when there is none.
+
+        Where several processes append, it is the last one that this process has seen: at opening, in its own appends,
+        and in what it read.
+        """
         ...
 
     async def read(self, pattern: str, after: int = 0, limit: int = 1000) -> Sequence[StoredRecord]:
@@ -133,13 +145,15 @@ class ReadableLog(Protocol):
         Raises:
             InvalidArgumentError: The pattern or a number is malformed.
             LogCorruptError: A record on disk no longer has the bytes that were acknowledged.
+            LogUnreachableError: A remote engine's server did not answer in time.
         """
         ...
 
     def tail(self, pattern: str, after: int = 0) -> AsyncGenerator[Sequence[StoredRecord], None]:
         """Yield batches of durable records after ``after``, then live ones for ever; no gap, no duplicate.
 
-        A batch has 1 to 1,000 records. Closing the iterator (or cancelling the task) ends it.
+        A batch has 1 to 1,000 records. Closing the iterator (or cancelling the task) ends it. While a remote engine's
+        server is away, it waits.
         """
         ...
 
@@ -177,7 +191,7 @@ class Log(ReadableLog, Protocol):
 
         Args:
             stream: Dotted name, 1 to 255 bytes, e.g. ``"orders.created"``.
-            records: 1 to 65,536 records, 16 MiB together.
+            records: 1 to 65,536 records, 16 MiB together, or what the engine's :attr:`traits` say.
             expected_position: Position of the stream's last record; ``0`` demands an empty stream; ``None`` nothing.
             dedup_id: Names the call, 1 to 255 characters. A repeated call with the same name gets the first one's
                 answer, also when ``expected_position`` no longer fits.

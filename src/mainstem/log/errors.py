@@ -49,8 +49,22 @@ class LogClosedError(NotWrittenError):
     code = "log-closed"
 
 
+class LogUnreachableError(NotWrittenError):
+    """A remote engine's server could not be reached, or did not answer in time; nothing was written."""
+
+    code = "log-unreachable"
+
+
+class UnsupportedByEngineError(NotWrittenError):
+    """The engine, or the version of its server, cannot do this; nothing was written."""
+
+    code = "log-unsupported"
+
+
 class AppendOutcomeUnknownError(LogError):
-    """The write or its sync failed: the records may be there or not. Retry with the same ``dedup_id``."""
+    """The write or its sync failed, or a server's answer was lost: the records may be there or not. Retry with the same
+    ``dedup_id``.
+    """
 
     code = "log-outcome-unknown"
 

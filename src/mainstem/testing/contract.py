@@ -65,6 +65,29 @@ async def check_records_come_back_as_written(log: Log) -> None:
     assert second.time_ns > 0
 
 
+async def check_any_header_comes_back(log: Log) -> None:
+    """Headers are text of any kind: line breaks, empty names, names that differ in case, and those of a protocol."""
+    headers = {
+        "": "no name", "a": " spaces around ", "A": "another case", "x: y": "a\r\nb: c", "%41": "=&%", "tab": "\t",
+        "Status": "503", "Nats-Msg-Id": "mine", "Mainstem-Key": "mine too", "encoded": "=?utf-8?q?x?=", "π": "☃" * 100,
+    }  # fmt: skip
+    await log.append("a", [Record(b"\r\n\r\n", key=bytes(range(256)), headers=headers), Record(b"", headers={"n": ""})])
+    first, second = await log.read("a")
+    assert (first.value, first.key, dict(first.headers)) == (b"\r\n\r\n", bytes(range(256)), headers)
+    assert dict(second.headers) == {"n": ""}
+
+
+async def check_any_name_is_a_stream(log: Log) -> None:
+    """A stream's name may hold what file names, subjects and URLs give a meaning to; it comes back as it was."""
+    names = ["$a.$b", "a/b.c\\d", "ключ.☃", "%41.A", "_-~!@#", "a" * 255, "x:y", '"q"', "(z)"]
+    positions = {name: await log.append(name, [_record(name)]) for name in names}
+    for name, position in positions.items():
+        last = await log.last(name)
+        assert last is not None and (last.stream, last.position, last.value.decode()) == (name, position, name)
+        assert [record.stream for record in await log.read(name)] == [name]
+    assert [record.stream for record in await log.read(">")] == names
+
+
 async def check_read_follows_patterns(log: Log) -> None:
     """``*`` stands for one token, a final ``>`` for the rest, and ``>`` alone for every stream."""
     for stream in ("orders.created", "orders.eu.created", "orders", "$run.1", "ordersX.created"):
@@ -109,6 +132,23 @@ async def check_expected_position(log: Log) -> None:
         else:
             raise AssertionError(f"expected_position={wrong} was accepted; the last position is {second}")
     assert await _values(log, "a") == ["1", "2"]
+
+
+async def check_impossible_conditions_write_nothing(log: Log) -> None:
+    """A negative position, and two different positions of one stream, are conditions that do not hold."""
+    last = await log.append("a", [_record("1")])
+    for appends in (
+        [Append("a", [_record("no")], -1)],
+        [Append("b", [_record("no")], -1)],
+        [Append("a", [_record("no")], last), Append("a", [_record("no")], 0)],
+        [Append("a", [_record("no")], 0), Append("a", [_record("no")], last)],
+    ):
+        try:
+            await log.append_many(appends)
+        except PositionConflictError:
+            continue
+        raise AssertionError(f"{appends} was accepted")
+    assert await _values(log, ">") == ["1"]
 
 
 async def check_append_many_is_atomic(log: Log) -> None:
@@ -171,11 +211,28 @@ async def check_dedup_gives_the_first_answer(log: Log) -> None:
     assert await _values(log, ">") == ["1", "2", "3"]
 
 
+async def check_dedup_goes_before_conditions(log: Log) -> None:
+    """A repeated ``dedup_id`` gets all positions of the first call's answer, whatever it comes with this time."""
+    await log.append("b", [_record("0")])
+    call = [Append("a", [_record("1"), _record("2")], 0), Append("b", [_record("3")])]
+    answer = await log.append_many(call, dedup_id="many")
+    single = await log.append("c", [_record("4")], expected_position=0, dedup_id="one")
+    assert await log.append_many(call, dedup_id="many") == answer
+    assert await log.append_many([Append("a", [_record("x")], 7)], dedup_id="many") == answer
+    assert await log.append_many([Append("z", [_record("x")] * 3)], dedup_id="many") == answer
+    assert await log.append("c", [_record("x")], expected_position=7, dedup_id="one") == single
+    assert await log.append("c", [_record("x")], expected_position=single, dedup_id="one") == single
+    assert await log.append("z", [_record("x"), _record("x")], dedup_id="one") == single
+    assert await _values(log, ">") == ["0", "1", "2", "3", "4"]
+
+
 async def check_racing_duplicates_are_one(log: Log) -> None:
     """Of many calls at once with one ``dedup_id``, one is written and all get its answer."""
     answers = await asyncio.gather(*(log.append("a", [_record("1")], dedup_id="same") for _ in range(20)))
     assert len(set(answers)) == 1
-    assert await _values(log, "a") == ["1"]
+    conditional = [log.append("b", [_record("2")], expected_position=0, dedup_id="if") for _ in range(20)]
+    assert len(set(await asyncio.gather(*conditional))) == 1
+    assert await _values(log, ">") == ["1", "2"]
 
 
 async def check_tail_has_no_gap_and_no_duplicate(log: Log) -> None:
@@ -253,14 +310,18 @@ async def check_many_appenders(log: Log) -> None:
 LOG_CHECKS: tuple[Callable[[Log], Awaitable[None]], ...] = (
     check_positions_increase_strictly,
     check_records_come_back_as_written,
+    check_any_header_comes_back,
+    check_any_name_is_a_stream,
     check_read_follows_patterns,
     check_read_pages,
     check_last,
     check_expected_position,
+    check_impossible_conditions_write_nothing,
     check_append_many_is_atomic,
     check_racing_conditions_have_one_winner,
     check_append_now,
     check_dedup_gives_the_first_answer,
+    check_dedup_goes_before_conditions,
     check_racing_duplicates_are_one,
     check_tail_has_no_gap_and_no_duplicate,
     check_tail_waits,

@@ -50,7 +50,7 @@ class LiveFacts(msgspec.Struct, frozen=True, kw_only=True):
         size_bytes: Space that they take.
         groups: The consumer groups.
         writable: Whether the application runs here, so that cancel and resume work.
-        at_work: Ids of the jobs that have left their queue: of their first attempt no record tells.
+        at_work: Ids of the runs that have had their turn: before the end of their first attempt no record tells.
         under_way: The attempts that are being carried out for the page's run, where it is the page of one.
     """
 

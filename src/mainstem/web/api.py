@@ -31,7 +31,15 @@ from mainstem.trace.spans import UnderWay
 from mainstem.web.answers import json_response
 from mainstem.web.errors import BadRequestError, NotFoundError, UnavailableError
 from mainstem.web.panels import records as kept
-from mainstem.web.panels.runs import FILTERS, PAGE_ROWS, find_run, list_runs, page_number
+from mainstem.web.panels.runs import (
+    FILTERS,
+    PAGE_ROWS,
+    find_run,
+    list_runs,
+    page_number,
+    queued_of_trace,
+    records_of_trace,
+)
 from mainstem.web.projection import Projection
 from mainstem.web.security import check_intended
 
@@ -53,7 +61,7 @@ class Api:
         projection: What is read.
         clock: The time of what still runs.
         under_way: Returns the attempts that are being carried out for a run.
-        at_work: Returns the ids of the jobs that have left their queue.
+        at_work: Returns the ids of the runs that have had their turn.
     """
 
     def __init__(
@@ -130,16 +138,20 @@ class Api:
         name = request.path_params["name"]
         await self._fresh()
 
-        def load(db: sqlite3.Connection) -> tuple[str, Sequence[StoredRecord], Sequence[str]]:
+        at_work = self._at_work()
+
+        def load(db: sqlite3.Connection) -> tuple[str, Sequence[StoredRecord], Sequence[str], Sequence[str]]:
             run = find_run(db, name)
             first = kept.first_of_stream(db, f"$upload.{name}")
             trace_id = run.trace_id if run else kept.trace_of(first) if first else name
-            return trace_id, kept.of_trace(db, trace_id), kept.group_names(db)
+            trace_id = trace_id or name
+            queued = queued_of_trace(db, trace_id, at_work)
+            return trace_id, records_of_trace(db, trace_id), kept.group_names(db), queued
 
-        trace_id, records, groups = await self._projection.run(load)
+        trace_id, records, groups, queued = await self._projection.run(load)
         if not records:
             raise NotFoundError(f"There is no trace, run or upload {name[:128]!r}.")
-        spans = trace_spans(records, now_ns=self._clock.time_ns(), groups=groups)
+        spans = trace_spans(records, now_ns=self._clock.time_ns(), groups=groups, queued=queued)
         return json_response({"trace_id": trace_id, "spans": spans})
 
     async def cancel(self, request: Request) -> Response:
@@ -159,6 +171,8 @@ class Api:
             raise NotFoundError(f"There is no run {run_id[:128]!r}. Nothing was changed.")
         if run.ending:
             raise BadRequestError(f"The run {run_id} has ended already: {run.ending}. Nothing was changed.")
+        if wish == "resume" and run.unreadable:
+            raise BadRequestError(f"The run {run_id} cannot be resumed. {run.reason}")
         with use_trace(parse_traceparent(request.headers.get(TRACEPARENT)) or current_trace()):
             position = await send_wish(self._log, run_id, InboxMessage(wish, reason))
         return json_response({"run_id": run_id, "wish": wish, "position": position}, status=202)

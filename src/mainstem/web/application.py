@@ -7,7 +7,7 @@ import logging
 import re
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from mainstem.ui.parts import notice
 from mainstem.web.answers import error_response, html_response, wants_html
 from mainstem.web.api import Api
 from mainstem.web.errors import NotFoundError, UnavailableError, WebError
-from mainstem.web.hub import TICK_EVERY_S, Address, Hub, Rendering, TooManyReadersError
+from mainstem.web.hub import TICK_EVERY_S, Address, Hub, Rendering, TooManyReadersError, page_state
 from mainstem.web.panels.overview import OverviewPanel
 from mainstem.web.panels.records import RecordsPanel
 from mainstem.web.panels.runs import RunsPanel
@@ -137,8 +137,7 @@ class Dashboard:
         self._hub.close()
         if self._ticking is not None:
             self._ticking.cancel()
-            with suppress(asyncio.CancelledError):  # that it ended is what was wanted
-                await self._ticking
+            await asyncio.wait([self._ticking])  # its cancellation is not taken for ours, nor ours for its
             self._ticking = None
         await self._projection.stop()
 
@@ -158,7 +157,7 @@ class Dashboard:
                 base=base,
                 path=address.path,
                 query=address.query,
-                position=rendering.position,
+                state=page_state(rendering.view, rendering.position),
             )
         )
 
@@ -179,13 +178,12 @@ class Dashboard:
     async def events(self, request: Request) -> Response:
         """Answer a request for a page's live stream."""
         query = request.query_params
-        asked = request.headers.get("last-event-id") or query.get("after", "0")
-        after = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 19 else 0
+        shown = request.headers.get("last-event-id") or query.get("shown", "")
         address = Address(query.get("path", "")[:1000], query.get("query", "")[:_QUERY_MAX_CHARS], base_of(request))
         if self._find(address.path) is None:
             raise NotFoundError(f"There is no page {address.path[:200]!r}.")
         sending = _Sending()
-        stream = self._hub.stream(address, after, sending.cut)
+        stream = self._hub.stream(address, shown, sending.cut)
         try:
             first = await anext(stream)
         except TooManyReadersError:
@@ -213,7 +211,7 @@ class Dashboard:
             frozenset(),
         )
         base = base_of(request)
-        document = self._shell.document(view, base=base, path=request.url.path.removeprefix(base), query="", position=0)
+        document = self._shell.document(view, base=base, path=request.url.path.removeprefix(base), query="", state="")
         return html_response(document, status=error.status)
 
     async def _render_address(self, address: Address) -> Rendering:

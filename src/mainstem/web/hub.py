@@ -1,18 +1,21 @@
-"""Live pages: one stream of server-sent events a page, whose ids are log positions.
+"""Live pages: one stream of server-sent events a page, whose ids are log positions, each with what is shown as of it.
 
 Readers of the same address share one rendering: it is made when one of the page's topics changed, at most ten times a
-second, and the fragments that differ from before go to all of them as the same bytes. Who connects names the position
-that the page shows (the browser does, as ``Last-Event-ID``, when a connection broke); where the page state is further,
-the whole page is sent, so nothing that happened in between is lost. Who does not read fast enough is cut off, and comes
-back that way.
+second, and the fragments that differ from before go to all of them as the same bytes. Who connects names the state that
+the page shows (:func:`page_state`; the browser does, as ``Last-Event-ID``, when a connection broke); where the page is
+another by now, all of it is sent, so nothing that happened in between is lost. Of the fragments that change together
+the last alone carries the id: who has but some of them comes back with the state of before. The position would not do,
+as what a page shows also changes without a record: rates fall, attempts begin. Who does not read fast enough is cut
+off, and comes back that way.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -116,21 +119,19 @@ class _Room:
         """Have it rendered again."""
         self._dirty.set()
 
-    async def join(self, reader: _Reader, after: int) -> None:
-        """Let a reader in, whose page shows the position ``after``."""
+    async def join(self, reader: _Reader, shown: str) -> None:
+        """Let a reader in, whose page shows the state ``shown``."""
         self.readers.add(reader)
         rendering = await self._render(self.address)
         if rendering.view is None:
             reader.end()
             return
-        self.topics = rendering.view.topics
-        elements = _elements(rendering.view)
         if not self._shown:
-            self._shown = elements
-        if rendering.position != after:
-            # Also where the reader is ahead: the page state may have been made again from the log's beginning.
-            for element in elements.values():
-                reader.send(event(rendering.position, element))
+            self._shown = _elements(rendering.view)
+        self._send(rendering.view, rendering.position)  # what differs from here on differs from this, for all of them
+        if _digest_of(shown) != _digest(self._shown.values()):
+            for sent in _events(list(self._shown.values()), self._state(rendering.position)):
+                reader.send(sent)
         self.mark()  # what changed while it was rendered had no topics yet to be found by
         if self._task is None:
             self._task = asyncio.create_task(self._keep_live(), name=f"mainstem live {self.address.path}")
@@ -166,11 +167,13 @@ class _Room:
         changed = [element for name, element in elements.items() if self._shown.get(name) != element]
         self._shown = elements
         self.topics = view.topics
-        for element in changed:
-            sent = event(position, element)
+        for sent in _events(changed, self._state(position)):
             for reader in self.readers:
                 reader.send(sent)
         self.readers = {reader for reader in self.readers if not reader.behind}  # their places are free at once
+
+    def _state(self, position: int) -> str:
+        return _state(position, self._shown.values())
 
 
 class Hub:
@@ -197,13 +200,14 @@ class Hub:
                 room.mark()
 
     async def stream(
-        self, address: Address, after: int, on_cut: Callable[[], None] = lambda: None
+        self, address: Address, shown: str, on_cut: Callable[[], None] = lambda: None
     ) -> AsyncGenerator[bytes, None]:
-        """Yield the events of a page's stream, from the position that the page shows, until the hub is closed.
+        """Yield the events of a page's stream, from the state that the page shows, until the hub is closed.
 
         Args:
             address: The page.
-            after: The position that it shows.
+            shown: The state that it shows: what :func:`page_state` says of the document, or an event's id. Anything
+                else is sent the whole page.
             on_cut: Called when the reader is too far behind and its stream is over, though nobody asks for its next
                 event: what waits for the browser to read can be given up.
 
@@ -215,7 +219,7 @@ class Hub:
         reader = _Reader(on_cut)
         room = self._rooms.setdefault(address, _Room(address, self._render))
         try:
-            await room.join(reader, after)
+            await room.join(reader, shown)
             yield b"retry: 1000\n\n"
             while True:
                 try:
@@ -238,11 +242,40 @@ class Hub:
             room.close()
 
 
+def page_state(view: PageView, position: int) -> str:
+    """Return the state of a page, as a document names it to its live stream, and as events have it for their ids.
+
+    It is the position in the log, for people, and a digest of the page's fragments, which alone is compared.
+    """
+    return _state(position, _elements(view).values())
+
+
+def _state(position: int, elements: Collection[bytes]) -> str:
+    return f"{position}-{_digest(elements)}"
+
+
+def _digest(elements: Collection[bytes]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for element in elements:
+        digest.update(b"%d:" % len(element) + element)
+    return digest.hexdigest()
+
+
+def _digest_of(state: str) -> str:
+    return state.rpartition("-")[2]
+
+
 def _elements(view: PageView) -> dict[str, bytes]:
     return {fragment.id: fragment_element(fragment, travelling=True).encode() for fragment in view.fragments}
 
 
-def event(position: int, data: bytes) -> bytes:
-    """Return a server-sent event: its id, and each line of its data."""
+def _events(elements: Sequence[bytes], state: str) -> list[bytes]:
+    """Return the events of elements that change together."""
+    return [event(element, state if element is elements[-1] else None) for element in elements]
+
+
+def event(data: bytes, event_id: str | None) -> bytes:
+    """Return a server-sent event: its id, where it has one of its own, and each line of its data."""
     lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-    return b"id: %d\n" % position + b"".join(b"data: " + line + b"\n" for line in lines) + b"\n"
+    head = b"" if event_id is None else b"id: %s\n" % event_id.encode()
+    return head + b"".join(b"data: " + line + b"\n" for line in lines) + b"\n"

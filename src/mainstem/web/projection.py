@@ -245,6 +245,7 @@ class Projection:
         self._on_change = on_change
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="mainstem-pages")
         self._task: asyncio.Task[None] | None = None
+        self._stopped = False
         self._hurry = asyncio.Event()
         self._advanced = asyncio.Condition()
         self._error: BaseException | None = None
@@ -280,11 +281,13 @@ class Projection:
         """Stop following, and close the file. Idempotent."""
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):  # that it ended is what was wanted
-                await self._task
+            await asyncio.wait([self._task])  # its cancellation is not taken for ours, nor ours for its
             self._task = None
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._state.close)
-        self._thread.shutdown(wait=False)
+        if not self._stopped:
+            self._stopped = True
+            closed = asyncio.get_running_loop().run_in_executor(self._thread, self._state.close)
+            self._thread.shutdown(wait=False)  # takes nothing more in, and does what it was given
+            await closed
 
     async def run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Return what ``work`` returns, run in the page state's thread between two transactions.
@@ -292,6 +295,8 @@ class Projection:
         Raises:
             UnavailableError: The page state cannot be read at present.
         """
+        if self._stopped:
+            raise UnavailableError("The application is being stopped; the page state is closed.")
 
         def in_thread() -> _T:
             if not self._state.is_open:

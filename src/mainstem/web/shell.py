@@ -31,7 +31,7 @@ class Shell:
         self._nav = [page for page in pages if page.nav]
         self._files = files
 
-    def document(self, view: PageView, *, base: str, path: str, query: str, position: int) -> bytes:
+    def document(self, view: PageView, *, base: str, path: str, query: str, state: str) -> bytes:
         """Return a page as a document.
 
         Args:
@@ -39,7 +39,7 @@ class Shell:
             base: Address of the dashboard's root, ending in a slash.
             path: The page's path below it.
             query: Its query string.
-            position: The log's position that it shows: where its live stream goes on.
+            state: What it shows, as its live stream is told (:func:`mainstem.web.hub.page_state`).
         """
         body = el(
             "body",
@@ -52,9 +52,8 @@ class Shell:
                 id="main",
                 tabindex=-1,
             ),
-            _live(base, path, query, position) if view.topics else None,
+            _live(base, path, query, state) if view.topics else None,
             self._scripts(view, base),
-            data_position=position,
         )
         return b"<!doctype html>" + el("html", self._head(view, base), body, lang="en").encode()
 
@@ -133,8 +132,8 @@ def _heading(view: PageView, base: str) -> Html:
     )
 
 
-def _live(base: str, path: str, query: str, position: int) -> Html:
-    stream = base + "events?" + urlencode({"path": path, "query": query, "after": position})
+def _live(base: str, path: str, query: str, state: str) -> Html:
+    stream = base + "events?" + urlencode({"path": path, "query": query, "shown": state})
     return el("div", id="live", hidden=True, attributes={"hx-sse:connect": stream})
 
 

@@ -12,7 +12,8 @@ from itertools import islice
 import msgspec
 
 from mainstem.bus.cursors import DEAD_PREFIX, DeadLetter
-from mainstem.flow.journal import JOURNAL_PREFIX, LOG_LINES_PREFIX, JournalEntry, Started
+from mainstem.flow.history import read_entry, run_id_of
+from mainstem.flow.journal import JOURNAL_PREFIX, LOG_LINES_PREFIX, Started
 from mainstem.flow.spans import run_spans
 from mainstem.log.contract import TRACEPARENT, StoredRecord
 from mainstem.services.uploads.spans import upload_spans
@@ -27,10 +28,11 @@ _TRIES_MAX = 100_000
 _DETAIL_MAX_CHARS = 300
 
 _letter_decoder = msgspec.json.Decoder(DeadLetter)
-_entry_decoder: msgspec.json.Decoder[JournalEntry] = msgspec.json.Decoder(JournalEntry)
 
 
-def trace_spans(records: Iterable[StoredRecord], *, now_ns: int, groups: Iterable[str] = ()) -> list[Span]:
+def trace_spans(
+    records: Iterable[StoredRecord], *, now_ns: int, groups: Iterable[str] = (), queued: Iterable[str] = ()
+) -> list[Span]:
     """Return the spans of the records of one trace (or of several that are to be seen together).
 
     A run that an event started stands below that event. What a consumer group's handler started stands below that
@@ -41,7 +43,9 @@ def trace_spans(records: Iterable[StoredRecord], *, now_ns: int, groups: Iterabl
         records: Whole journals, log lines, uploads' streams, events and dead letters, in the log's order.
         now_ns: Wall-clock time.
         groups: Names of the consumer groups whose handlers may have started something.
+        queued: Ids of the runs that wait for their turn, where their process could be asked.
     """
+    waiting = frozenset(queued)
     streams: dict[str, list[StoredRecord]] = defaultdict(list)
     events: list[StoredRecord] = []
     letters: list[StoredRecord] = []
@@ -57,7 +61,7 @@ def trace_spans(records: Iterable[StoredRecord], *, now_ns: int, groups: Iterabl
     for stream, of_stream in streams.items():
         if stream.startswith(JOURNAL_PREFIX):
             lines = streams.get(LOG_LINES_PREFIX + stream.removeprefix(JOURNAL_PREFIX), ())
-            of_run = run_spans([*of_stream, *lines], now_ns=now_ns)
+            of_run = run_spans([*of_stream, *lines], now_ns=now_ns, queued=run_id_of(stream) in waiting)
             spans += of_run
             if of_run and (trigger := _trigger_position(of_stream[0])):
                 triggers[of_run[0].position] = trigger
@@ -75,7 +79,7 @@ def _given_up(record: StoredRecord, ids: Mapping[int, str]) -> Span | None:
     context = parse_traceparent(record.headers.get(TRACEPARENT))
     try:
         letter = _letter_decoder.decode(record.value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if context is None:
         return None
@@ -145,7 +149,7 @@ def _group_spans(
 
 def _trigger_position(first: StoredRecord) -> int:
     """Return the position of the event that started a run; 0 for none."""
-    entry = _entry_decoder.decode(first.value)
+    entry = read_entry(first.value)
     return entry.trigger.position if isinstance(entry, Started) and entry.trigger is not None else 0
 
 

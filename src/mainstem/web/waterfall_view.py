@@ -142,7 +142,7 @@ def _line(row: Row, waterfall: Waterfall) -> Html:
         status,
         detail,
         class_="what",
-        title=" ".join(part for part in (span.name, word, shorten(span.detail, 200)) if part),
+        title=" ".join(part for part in (span.name, word, shorten(span.detail, 1000)) if part),
     )
     return el(
         "tr",

@@ -70,7 +70,7 @@ async def upload(ms: Mainstem, source: Path, *, upload_id: str = "upload-1", fil
         "metadata": {},
     }
     position = await ms.publish("upload.completed", value, about=[f"upload:{upload_id}"])
-    return f"video-{position}"
+    return f"video@{position}"
 
 
 async def result_of(ms: Mainstem, run_id: str) -> None:

@@ -13,6 +13,7 @@ def test_every_refusal_has_its_status() -> None:
         errors.UploadMetadataTooLargeError: 431,
         errors.UploadNotFoundError: 404,
         errors.UploadGoneError: 410,
+        errors.UploadUnreadableError: 410,
         errors.UploadFinishedError: 409,
         errors.UploadOffsetError: 409,
         errors.UploadTooLargeError: 413,

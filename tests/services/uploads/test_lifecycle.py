@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 from collections.abc import Sequence
@@ -12,10 +13,10 @@ import pytest
 
 from mainstem.base.ids import new_id
 from mainstem.host.disk import Buffer, File, SystemDisk
-from mainstem.log import LogFullError
+from mainstem.log import Log, LogFullError, LogSettings, Record, open_log
 from mainstem.services.uploads import Uploads
 from mainstem.services.uploads.protocol import Created, Expired, Finished, Progressed, Terminated, creation_trace
-from mainstem.testing import SimulatedClock
+from mainstem.testing import SimulatedClock, SimulatedDisk
 from mainstem.trace.context import new_trace
 from tests.services.uploads.helpers import (
     FILES,
@@ -114,6 +115,28 @@ def test_cancelled_creation_and_termination_are_whole(tmp_path: Path, monkeypatc
             assert (await desk.client.head(url)).status_code == 410
             await cancelled("POST", FILES, {"Upload-Length": "5"})
             await until(lambda: desk.uploads._tools and len(desk.uploads._tools.registry.open_entries()) == 1)
+
+    run(body())
+
+
+@pytest.mark.parametrize("first", ["DELETE", "PATCH"])
+def test_terminated_and_completed_exclude_each_other(tmp_path: Path, first: str) -> None:
+    """Of a DELETE and a last PATCH in one turn of the loop only one succeeds, and the records say what it did."""
+
+    async def body() -> None:
+        async with serving(tmp_path) as desk:
+            url = await desk.create(10)
+            works = [desk.client.delete(url), desk.patch(url, 0, b"0123456789")]
+            answers = await asyncio.gather(*(works if first == "DELETE" else reversed(works)))
+            statuses = {answer.request.method: answer.status_code for answer in answers}
+            events, [_created, *records] = await desk.completed(), await desk.records(url)
+            kinds = [type(record) for record in records]
+            if statuses["DELETE"] == 204:
+                assert statuses["PATCH"] == 423 and events == [] and kinds == [Terminated]
+            else:
+                assert statuses == {"DELETE": 409, "PATCH": 204} and kinds == [Progressed, Finished]
+                assert [event.upload_id for event in events] == [id_of(url)]
+            assert desk.parts() == []
 
     run(body())
 
@@ -280,6 +303,62 @@ def test_failing_disk_loses_nothing(tmp_path: Path, error: int, status: int, out
     run(body())
 
 
+class ForgetfulDisk(SickDisk):
+    """A disk of which one sync fails; what it was to write is taken for clean then, as Linux does it, and is lost."""
+
+    def __init__(self, failing_sync: int) -> None:
+        super().__init__()
+        self.failing_sync = failing_sync
+        self.synced_bytes = 0
+        self.lost_from = 1 << 62
+
+    def synced(self, size_bytes: int) -> None:
+        """Take in that a file of that size is to be made durable."""
+        self.failing_sync -= 1
+        if self.failing_sync == 0:
+            self.lost_from = self.synced_bytes
+            raise OSError(errno.ENOSPC, "no room for what was put off")
+        self.synced_bytes = size_bytes
+
+    def create(self, path: Path) -> File:  # type: ignore[override]
+        """Create."""
+        file = super().create(path)
+        sync = file.sync
+
+        def noted() -> None:
+            self.synced(file.size())
+            sync()
+
+        file.sync = noted  # type: ignore[method-assign]
+        return file
+
+
+@pytest.mark.parametrize("good_syncs", [0, 1])
+def test_a_failed_sync_is_never_believed(tmp_path: Path, good_syncs: int) -> None:
+    """After a sync that failed for want of room no byte behind the last good one is acknowledged by another sync."""
+
+    async def body() -> None:
+        disk = ForgetfulDisk(failing_sync=good_syncs + 1)
+        async with serving(tmp_path, Uploads(disk=disk, checkpoint_bytes=200_000)) as desk:
+            url = await desk.create(1_000_000)
+            part = desk.directory / f"{id_of(url)}.part"
+            slow = Slow()
+            request = begin_patch(desk, url, 0, slow)
+            sent = 0
+            for number, count in enumerate([210_000] * good_syncs + [150_000, 100_000]):
+                slow.send(bytes([number]) * count)
+                sent += count
+                await until(lambda: request.done() or (part.exists() and part.stat().st_size == sent))  # noqa: B023
+            answer = await request
+            assert answer.status_code == 507
+            offset = await desk.offset(url)
+            assert offset == disk.lost_from == 210_000 * good_syncs
+            recorded = [record.offset for record in await desk.records(url) if isinstance(record, Progressed)]
+            assert max(recorded) == offset
+
+    run(body())
+
+
 def test_full_log_is_507(tmp_path: Path) -> None:
     """When the log takes nothing, nothing is acknowledged; the same request goes through once there is room."""
 
@@ -300,6 +379,34 @@ def test_full_log_is_507(tmp_path: Path) -> None:
             assert (await desk.patch(url, 0, DATA[:1000])).status_code == 204
             [event] = await desk.completed()
             assert desk.blobs.path(event.blob).read_bytes() == DATA[:1000]
+
+    run(body())
+
+
+async def fill(log: Log) -> None:
+    """Append small records until there is no room for another."""
+    with contextlib.suppress(LogFullError):  # that is when it is full
+        while True:
+            await log.append("of.others", [Record(b"x")])
+
+
+def test_an_upload_can_be_given_up_on_a_full_disk(tmp_path: Path) -> None:
+    """When the log is full for new uploads and bytes, its reserve still takes the end of one, which frees its bytes."""
+
+    async def body() -> None:
+        disk = SimulatedDisk()
+        settings = LogSettings(first_segment_bytes=16 << 10, segment_max_bytes=16 << 10, reserve_bytes=4 << 10)
+        log = await open_log(Path("/log"), disk=disk, settings=settings)
+        async with serving(tmp_path, log=log) as desk:
+            url = await desk.create(1000)
+            assert (await desk.patch(url, 0, DATA[:500])).status_code == 204
+            disk.capacity_bytes = disk.used_bytes()
+            await fill(log)
+            assert (await desk.client.post(FILES, headers={"Upload-Length": "1"})).status_code == 507
+            assert (await desk.patch(url, 500, DATA[500:1000])).status_code == 507
+            assert (await desk.client.delete(url)).status_code == 204
+            assert (await desk.client.head(url)).status_code == 410 and desk.parts() == []
+        await log.close()
 
     run(body())
 

@@ -83,3 +83,29 @@ def test_others_are_removed(tmp_path: Path) -> None:
     parts.remove("a")
     parts.remove("a")
     assert parts.size_bytes("a") == 0
+
+
+class NotingDisk(SystemDisk):
+    """A disk that notes which directories' names were made durable."""
+
+    def __init__(self) -> None:
+        self.synced: list[Path] = []
+
+    def sync_directory(self, path: Path) -> None:
+        """Sync, and note it."""
+        self.synced.append(path)
+        super().sync_directory(path)
+
+
+def test_a_name_that_was_found_is_made_durable(tmp_path: Path) -> None:
+    """A file that an earlier process made and did not live to record gets its name synced with its first bytes."""
+    disk = NotingDisk()
+    parts = PartFiles(tmp_path, disk, BlobStore(tmp_path / "blobs"))
+    parts.open("u", 0, Hashing()).close(None)  # whoever made it died here
+    disk.synced.clear()
+    for offset, expected in ((0, [tmp_path]), (10, [])):
+        part = parts.open("u", offset, Hashing())
+        part.write(offset, [DATA[:10]], sync=True)
+        part.close(None)
+        assert disk.synced == expected
+        disk.synced.clear()

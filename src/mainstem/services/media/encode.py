@@ -123,7 +123,9 @@ def audio_arguments(source: Path, demuxer: str, audio: AudioPlan) -> list[str]:
     end_samples = round(audio.duration_s * AUDIO_RATE_HZ)
     steps = [
         f"asetpts=PTS-{audio.origin_s:.9f}/TB",
-        f"aresample={AUDIO_RATE_HZ}:async=1:first_pts={AAC_FRAME_SAMPLES}",
+        # In two steps: in one, ffmpeg miscounts what it fills in or cuts off where the source's rate is another.
+        f"aresample={AUDIO_RATE_HZ}",
+        f"aresample=async=1:first_pts={AAC_FRAME_SAMPLES}",
         f"apad=whole_len={max(1, end_samples - AAC_FRAME_SAMPLES)}",
         f"atrim=end_pts={max(end_samples, AAC_FRAME_SAMPLES + 1)}",
     ]

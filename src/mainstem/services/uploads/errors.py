@@ -58,6 +58,13 @@ class UploadGoneError(UploadError):
     status = 410
 
 
+class UploadUnreadableError(UploadError):
+    """The upload's records cannot be read by this version; they and its bytes are left as they are."""
+
+    code = "upload-unreadable"
+    status = 410
+
+
 class UploadFinishedError(UploadError):
     """The upload is complete: its bytes belong to the application now, and are not removed through this address."""
 

@@ -10,7 +10,14 @@ import msgspec
 
 from mainstem.base.codec import NotDecodableError
 from mainstem.log.contract import StoredRecord
-from mainstem.services.uploads.protocol import UPLOAD_PREFIX, Progressed, Upload, decode_record, fold
+from mainstem.services.uploads.protocol import (
+    UPLOAD_PREFIX,
+    Progressed,
+    Upload,
+    decode_record,
+    fold,
+    unreadable_sentence,
+)
 from mainstem.ui.format import age_element, format_bytes, format_duration, shorten, time_element
 from mainstem.ui.html import Child, Html, el
 from mainstem.ui.panel import Fragment, Page, PageRequest, PageView
@@ -30,6 +37,7 @@ _OUTCOMES: Final = {
     "disconnected": ("interrupted", "disconnected"),
     "superseded": ("interrupted", "superseded"),
 }
+_UNREADABLE: Final = "unreadable"
 _decode_upload = msgspec.json.Decoder(Upload).decode
 
 
@@ -37,7 +45,7 @@ class UploadsPanel:
     """Projects ``$upload.>`` into one row an upload and one a request."""
 
     name = "uploads"
-    version = 1
+    version = 2
     patterns = (UPLOAD_PREFIX + ">",)
     schema = """
 CREATE TABLE uploads_upload (
@@ -48,6 +56,7 @@ CREATE TABLE uploads_request (
     upload_id TEXT NOT NULL, request INTEGER NOT NULL, started_ns INTEGER NOT NULL, ended_ns INTEGER NOT NULL,
     received_bytes INTEGER NOT NULL, offset INTEGER NOT NULL, outcome TEXT NOT NULL,
     PRIMARY KEY (upload_id, request)) WITHOUT ROWID;
+CREATE TABLE uploads_unreadable (upload_id TEXT PRIMARY KEY, sentence TEXT NOT NULL) WITHOUT ROWID;
 """
 
     def apply(self, db: sqlite3.Connection, records: Sequence[StoredRecord]) -> set[str]:
@@ -58,8 +67,12 @@ CREATE TABLE uploads_request (
             try:
                 entry = decode_record(record.value)
                 upload = fold(find_upload(db, upload_id), record)
-            except NotDecodableError:
-                continue  # no record of this version's: the stream's own page shows it all the same
+            except NotDecodableError as error:
+                # The first one is told on the upload's page; the stream's own page shows them all.
+                sentence = unreadable_sentence(record, error)
+                db.execute("INSERT OR IGNORE INTO uploads_unreadable VALUES (?, ?)", (upload_id, sentence))
+                topics.add("upload:" + upload_id)
+                continue
             if upload is None:
                 continue  # its beginning is no longer in the log
             more_bytes = 0
@@ -121,14 +134,22 @@ def render_list(db: sqlite3.Connection, request: PageRequest) -> PageView:
     page = int(asked) if asked.isascii() and asked.isdigit() and 0 < len(asked) < 5 and asked != "0" else 1
     rows = db.execute(
         "SELECT upload, created_ns, ended_ns, brought_bytes, coalesce((SELECT outcome FROM uploads_request AS request "
-        "WHERE request.upload_id = uploads_upload.upload_id ORDER BY request.request DESC LIMIT 1), '') "
+        "WHERE request.upload_id = uploads_upload.upload_id ORDER BY request.request DESC LIMIT 1), ''), "
+        "EXISTS (SELECT 1 FROM uploads_unreadable AS strange WHERE strange.upload_id = uploads_upload.upload_id) "
         "FROM uploads_upload ORDER BY created_ns DESC LIMIT ? OFFSET ?",
         (PAGE_ROWS + 1, (page - 1) * PAGE_ROWS),
     ).fetchall()
     now_ns = request.facts.now_ns
     cells = [
-        _row(request, _decode_upload(upload), created_ns, ended_ns or now_ns, brought, outcome)
-        for upload, created_ns, ended_ns, brought, outcome in rows[:PAGE_ROWS]
+        _row(
+            request,
+            _decode_upload(upload),
+            created_ns,
+            ended_ns or now_ns,
+            brought,
+            _UNREADABLE if strange else outcome,
+        )
+        for upload, created_ns, ended_ns, brought, outcome, strange in rows[:PAGE_ROWS]
     ]
     columns = (
         ("State", ""),
@@ -149,6 +170,8 @@ def render_list(db: sqlite3.Connection, request: PageRequest) -> PageView:
 
 def _phase(upload: Upload, outcome: str) -> Html:
     """Return the state as a pill; of an open upload, whether a request brings bytes or the client is waited for."""
+    if upload.phase == "open" and outcome == _UNREADABLE:
+        return pill("paused")
     waits = upload.phase == "open" and outcome != "receiving"
     return pill("waiting" if waits else _STATES[upload.phase])
 
@@ -190,7 +213,7 @@ def render_upload(db: sqlite3.Connection, request: PageRequest) -> PageView | No
     return PageView(
         upload.created.filename or upload.id,
         (
-            Fragment("state", _state(upload, requests[0][5] if requests else ""), live=True),
+            Fragment("state", _state(upload, requests[0][5] if requests else "", _unreadable(db, upload)), live=True),
             Fragment("facts", _facts(request, upload, created_ns, ended_ns, brought)),
             Fragment("requests", _requests(requests), label="Requests"),
         ),
@@ -200,9 +223,19 @@ def render_upload(db: sqlite3.Connection, request: PageRequest) -> PageView | No
     )
 
 
-def _state(upload: Upload, outcome: str) -> Html:
+def _unreadable(db: sqlite3.Connection, upload: Upload) -> str:
+    """Return why an upload is set aside; empty for one that is not, or that has ended."""
+    if upload.phase != "open":
+        return ""
+    found = db.execute("SELECT sentence FROM uploads_unreadable WHERE upload_id = ?", (upload.id,)).fetchone()
+    return str(found[0]) if found else ""
+
+
+def _state(upload: Upload, outcome: str, unreadable: str) -> Html:
     words = None
-    if upload.phase == "open":
+    if unreadable:
+        words = notice("warn", el("p", unreadable))
+    elif upload.phase == "open":
         left = upload.size_bytes - upload.offset
         words = notice(
             "busy" if outcome == "receiving" else "calm",
@@ -217,7 +250,7 @@ def _state(upload: Upload, outcome: str) -> Html:
         "div",
         el(
             "div",
-            _phase(upload, outcome),
+            _phase(upload, _UNREADABLE if unreadable else outcome),
             progress(upload.offset, upload.size_bytes or 1, "Progress"),
             class_="state-line",
         ),

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from mainstem.base.codec import decode
+from mainstem.base.codec import NotDecodableError, decode
 from mainstem.log.contract import TRACEPARENT, StoredRecord
 from mainstem.services.uploads.errors import (
     UploadGoneError,
@@ -26,6 +26,7 @@ from mainstem.services.uploads.errors import (
     UploadTooManyError,
 )
 from mainstem.trace.context import TraceContext, derived_span_id, parse_traceparent
+from mainstem.ui.format import shorten
 
 UPLOAD_PREFIX = "$upload."
 """Streams of uploads are this prefix and the upload's id."""
@@ -39,6 +40,10 @@ Outcome = Literal[
     "receiving", "ok", "disconnected", "superseded", "stopped", "checksum_mismatch", "too_large", "no_space", "failed"
 ]
 """How a request ended. ``receiving``: it goes on, this is what has arrived so far."""
+
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A size, a number or a time in nanoseconds, as records have them."""
 
 
 class Created(msgspec.Struct, frozen=True, tag="created", omit_defaults=True):
@@ -55,9 +60,9 @@ class Created(msgspec.Struct, frozen=True, tag="created", omit_defaults=True):
         parent_span: Span id of the client's span; empty for none.
     """
 
-    size_bytes: int
-    started_ns: int
-    expires_ns: int
+    size_bytes: Count
+    started_ns: Count
+    expires_ns: Count
     filename: str = ""
     content_type: str = "application/octet-stream"
     metadata: Mapping[str, str] = {}
@@ -79,13 +84,13 @@ class Progressed(msgspec.Struct, frozen=True, tag="progressed", omit_defaults=Tr
         parent_span: Span id of the client's span; empty for none, then the upload's creation is above it.
     """
 
-    offset: int
-    request: int
-    received_bytes: int
-    started_ns: int
-    ended_ns: int
+    offset: Count
+    request: Count
+    received_bytes: Count
+    started_ns: Count
+    ended_ns: Count
     outcome: Outcome
-    expires_ns: int
+    expires_ns: Count
     parent_span: str = ""
 
 
@@ -99,8 +104,8 @@ class Finished(msgspec.Struct, frozen=True, tag="finished"):
     """
 
     blob: str
-    size_bytes: int
-    finished_ns: int
+    size_bytes: Count
+    finished_ns: Count
 
 
 class Terminated(msgspec.Struct, frozen=True, tag="terminated"):
@@ -112,13 +117,13 @@ class Terminated(msgspec.Struct, frozen=True, tag="terminated"):
     """
 
     reason: Literal["client", "bytes_lost"]
-    terminated_ns: int
+    terminated_ns: Count
 
 
 class Expired(msgspec.Struct, frozen=True, tag="expired"):
     """Nobody went on with the upload in time; its bytes are removed. Final."""
 
-    expired_ns: int
+    expired_ns: Count
 
 
 UploadRecord = Created | Progressed | Finished | Terminated | Expired
@@ -235,6 +240,15 @@ def fold(upload: Upload | None, stored: StoredRecord) -> Upload | None:
     if upload is None or upload.phase != "open":
         return upload
     return advance(upload, record, stored.position)
+
+
+def unreadable_sentence(stored: StoredRecord, error: NotDecodableError) -> str:
+    """Return a sentence on a record that is none of an upload's: which it is, what remains, and what can be done."""
+    return (
+        f"This version cannot read {stored.stream} position {stored.position}: {shorten(error.message, 200)}. A newer "
+        "mainstem wrote it, or something else did. Nothing more is received for the upload; its records and its bytes "
+        "are left as they are. Start the version that wrote it, or send the file again as a new upload."
+    )
 
 
 def advance(upload: Upload, record: Progressed | Finished | Terminated | Expired, position: int) -> Upload:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mainstem.base.codec import NotDecodableError
 from mainstem.log.contract import ABOUT, TRACEPARENT, Append, Log, Record
 from mainstem.log.errors import LogError, LogFullError, NotWrittenError
 from mainstem.services.uploads.errors import (
@@ -14,6 +15,7 @@ from mainstem.services.uploads.errors import (
     UploadNotFoundError,
     UploadTooManyError,
     UploadUnavailableError,
+    UploadUnreadableError,
 )
 from mainstem.services.uploads.protocol import (
     UPLOAD_COMPLETED,
@@ -28,6 +30,7 @@ from mainstem.services.uploads.protocol import (
     advance,
     encode_record,
     fold,
+    unreadable_sentence,
 )
 from mainstem.services.uploads.storage import Hashing
 from mainstem.trace.context import TraceContext
@@ -84,6 +87,7 @@ class Registry:
         self._max_open = max_open
         self._max_open_bytes = max_open_bytes
         self._open: dict[str, Entry] = {}
+        self._unreadable: set[str] = set()
         self._creating: dict[str, int] = {}
 
     def __repr__(self) -> str:
@@ -94,24 +98,47 @@ class Registry:
         return list(self._open.values())
 
     async def load(self) -> None:
-        """Learn from the log which uploads are open. The ended ones are not kept in memory."""
+        """Learn from the log which uploads are open. The ended ones are not kept in memory.
+
+        One with a record that this version cannot read is set aside, and holds up no other.
+        """
         after = 0
         uploads: dict[str, Upload] = {}
+        strange: dict[str, None] = {}
         while page := await self._log.read(UPLOAD_PREFIX + ">", after, _PAGE_RECORDS):
             for stored in page:
-                upload = fold(uploads.get(stored.stream), stored)
+                try:
+                    upload = fold(uploads.get(stored.stream), stored)
+                except NotDecodableError:
+                    strange[stored.stream] = None  # looked at below, as a whole
+                    continue
                 if upload is None or upload.phase != "open":
                     uploads.pop(stored.stream, None)
                 else:
                     uploads[stored.stream] = upload
             after = page[-1].position
+        for stream in strange:
+            try:
+                await self._read(stream.removeprefix(UPLOAD_PREFIX))
+            except UploadUnreadableError as error:
+                _logger.error("%s", error.message)  # noqa: TRY400 (the sentence says it all)
+                self._unreadable.add(stream.removeprefix(UPLOAD_PREFIX))
+                uploads.pop(stream, None)
+        for stream in [stream for stream, upload in uploads.items() if not _OUR_ID.fullmatch(upload.id)]:
+            _logger.error("%s is the stream of no upload of ours: it is passed over", stream)
+            del uploads[stream]
         self._open = {upload.id: Entry(upload) for upload in uploads.values()}
+
+    def kept_ids(self) -> frozenset[str]:
+        """Return the ids of the uploads whose bytes are to be kept: the open ones, and those that were set aside."""
+        return frozenset(self._open) | self._unreadable
 
     async def get(self, upload_id: str) -> Entry:
         """Return an upload; an ended one is read from the log.
 
         Raises:
             UploadNotFoundError: There is none; a name that is not of our making never reaches the log.
+            UploadUnreadableError: This version cannot read its records.
         """
         entry = self._open.get(upload_id)
         if entry is not None:
@@ -128,11 +155,19 @@ class Registry:
 
     async def _read(self, upload_id: str) -> Upload | None:
         upload: Upload | None = None
+        sentence = ""
         after = 0
         while page := await self._log.read(UPLOAD_PREFIX + upload_id, after, _PAGE_RECORDS):
             for stored in page:
-                upload = fold(upload, stored)
+                try:
+                    upload = fold(upload, stored)
+                except NotDecodableError as error:
+                    sentence = sentence or unreadable_sentence(stored, error)
+                if upload is not None and upload.phase != "open":
+                    return upload  # what comes behind its end changes nothing
             after = page[-1].position
+        if sentence:
+            raise UploadUnreadableError(f"upload {upload_id} is set aside. {sentence}")
         return upload
 
     async def create(self, upload_id: str, created: Created, trace: TraceContext) -> Entry:

@@ -199,8 +199,7 @@ class Uploads:
             if found < upload.offset:
                 _logger.error("upload %s: %d of %d recorded bytes are on the disk", upload.id, found, upload.offset)
                 await tools.registry.end(entry, Terminated("bytes_lost", now_ns), upload.trace)
-        keep = frozenset(entry.upload.id for entry in tools.registry.open_entries())
-        removed = await loop.run_in_executor(tools.threads, tools.parts.remove_others, keep)
+        removed = await loop.run_in_executor(tools.threads, tools.parts.remove_others, tools.registry.kept_ids())
         if removed:
             _logger.info("uploads: %d files of ended uploads removed", removed)
 
@@ -221,9 +220,15 @@ class Uploads:
         await self._end(tools, entry, Expired(tools.clock.time_ns()))
         _logger.info("upload %s has expired at %d bytes", entry.upload.id, entry.upload.offset)
 
-    async def _end(self, tools: Tools, entry: Entry, record: Terminated | Expired) -> None:
-        """Record an upload's end, then remove its file."""
+    def _end(self, tools: Tools, entry: Entry, record: Terminated | Expired) -> Coroutine[Any, Any, None]:
+        """Take hold of an upload that is not busy, at once; return what records its end, then removes its file.
+
+        Whoever looks next, even before that was begun, finds it busy: no request slips in between the two.
+        """
         entry.ending = True
+        return self._record_end(tools, entry, record)
+
+    async def _record_end(self, tools: Tools, entry: Entry, record: Terminated | Expired) -> None:
         try:
             await tools.registry.end(entry, record, entry.upload.trace)
         finally:

@@ -70,6 +70,7 @@ class PartFile:
         self._disk = disk
         self._file = file
         self._is_new = is_new
+        self._failure: OSError | None = None
 
     def __repr__(self) -> str:
         return f"<PartFile {self.path}>"
@@ -82,11 +83,24 @@ class PartFile:
             self.sync()
 
     def sync(self) -> None:
-        """Return once all bytes, and the file's name, are durable."""
-        self._file.sync()
-        if self._is_new:
-            self._disk.sync_directory(self.path.parent)
-            self._is_new = False
+        """Return once all bytes, and the file's name, are durable.
+
+        After a sync that failed, for whatever reason, every later one fails with the same error: the system may have
+        marked the bytes as clean, and a second sync would then succeed with nothing written (see ``host/disk.py``).
+
+        Raises:
+            OSError: The disk failed or is full, now or before. What came since the last good sync must be sent again.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            self._file.sync()
+            if self._is_new:
+                self._disk.sync_directory(self.path.parent)
+                self._is_new = False
+        except OSError as error:
+            self._failure = error
+            raise
 
     def close(self, cut_to: int | None) -> None:
         """Close the file, where ``cut_to`` is given without the bytes behind it."""

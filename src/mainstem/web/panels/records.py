@@ -113,7 +113,7 @@ def _lightened(record: StoredRecord) -> bytes:
     if record.stream.startswith("$"):
         try:
             fields = msgspec.json.decode(record.value)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             fields = None  # not ours: shown as bytes
         if isinstance(fields, dict):
             for name in _HEAVY_FIELDS:

@@ -6,9 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
-
-from mainstem.flow.history import RunFold, decode_entry
+from mainstem.flow.history import RunFold, read_entry, read_line
 from mainstem.flow.journal import (
     JOURNAL_PREFIX,
     LOG_LINES_PREFIX,
@@ -62,7 +60,6 @@ LINES_SHOWN: Final = 300
 """Latest log lines that are shown."""
 
 _TONES: Final = {"failed": "bad", "quarantined": "bad", "retrying": "warn", "paused": "warn"}
-_decode_line = msgspec.json.Decoder(LogLine).decode
 
 
 def render_run(db: sqlite3.Connection, request: PageRequest, run: RunFold) -> PageView:
@@ -73,7 +70,9 @@ def render_run(db: sqlite3.Connection, request: PageRequest, run: RunFold) -> Pa
     entries = _entries(records)
     now_ns = request.facts.now_ns
     state = run.state(now_ns, at_work=run.run_id in request.facts.at_work)
-    spans = run_spans([*records, *line_records], now_ns=now_ns, under_way=request.facts.under_way)
+    spans = run_spans(
+        [*records, *line_records], now_ns=now_ns, under_way=request.facts.under_way, queued=state == "queued"
+    )
     waterfall = build_waterfall([span for span in spans if span.kind != "log"], now_ns)
     fragments = [
         Fragment("opening", _opening(request, run, state), live=True),
@@ -105,21 +104,14 @@ def _ticks(run: RunFold) -> frozenset[str]:
 def _entries(records: Sequence[StoredRecord]) -> list[tuple[StoredRecord, JournalEntry]]:
     entries = []
     for record in records:
-        try:
-            entries.append((record, decode_entry(record.value)))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            continue  # of another version: the stream's own page shows it all the same
+        entry = read_entry(record.value)
+        if entry is not None:  # the opening says of the others, and the stream's own page shows them all the same
+            entries.append((record, entry))
     return entries
 
 
 def _lines(records: Sequence[StoredRecord]) -> list[LogLine]:
-    lines = []
-    for record in records:
-        try:
-            lines.append(_decode_line(record.value))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            continue  # no log line of ours: the stream's own page shows it all the same
-    return lines
+    return [line for record in records if (line := read_line(record.value)) is not None]
 
 
 def _opening(request: PageRequest, run: RunFold, state: str) -> Html:
@@ -150,7 +142,7 @@ def _buttons(request: PageRequest, run: RunFold, state: str) -> Html | None:
 
     return el(
         "div",
-        button("resume", "Resume", "play", "") if state in {"paused", "quarantined"} else None,
+        button("resume", "Resume", "play", "") if state in {"paused", "quarantined"} and not run.unreadable else None,
         button("cancel", "Cancel run", "stop", f"Cancel {run.run_id}? It ends, and nothing of it is tried again."),
         class_="buttons",
     )

@@ -35,7 +35,7 @@ class RunsPanel:
     """Projects journals into one row a run."""
 
     name = "runs"
-    version = 2
+    version = 3
     patterns = (JOURNAL_PREFIX + ">",)
     schema = """
 CREATE TABLE runs_run (
@@ -53,12 +53,9 @@ CREATE INDEX runs_by_trace ON runs_run (trace_id);
         for record in records:
             run_id = run_id_of(record.stream)
             fold = folds[run_id][0] if run_id in folds else find_run(db, run_id) or RunFold(run_id)
-            try:
-                entry = fold.apply(record)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                continue  # no entry that this version knows: the stream's own page shows it all the same
+            entry = fold.apply(record)
             folds[run_id] = fold, record.time_ns
-            counted = _COUNTED.get(str(entry.__struct_config__.tag))
+            counted = _COUNTED.get(str(entry.__struct_config__.tag)) if entry is not None else None
             if counted:
                 counts[record.time_ns // (kept.BUCKET_S * 1_000_000_000), counted] += 1
         db.executemany(
@@ -109,7 +106,7 @@ def list_runs(
         search: Part of an id, a function's name or an entity.
         offset: Runs to pass over.
         limit: Most runs.
-        at_work: Ids of the jobs that have left their queue, whatever their records say.
+        at_work: Ids of the runs that have had their turn, whatever their records say.
     """
     conditions, values = _conditions(state, search, at_work)
     rows = db.execute(
@@ -123,6 +120,23 @@ def runs_of_trace(db: sqlite3.Connection, trace_id: str) -> list[RunFold]:
     """Return the runs of a trace, oldest first."""
     rows = db.execute("SELECT fold FROM runs_run WHERE trace_id = ? ORDER BY started_ns", (trace_id,))
     return [_decode_fold(fold) for (fold,) in rows]
+
+
+def queued_of_trace(db: sqlite3.Connection, trace_id: str, at_work: frozenset[str]) -> list[str]:
+    """Return the ids of the runs of a trace that wait for their turn; ``at_work`` as for :func:`list_runs`."""
+    rows = db.execute("SELECT run_id FROM runs_run WHERE trace_id = ? AND state = 'queued'", (trace_id,))
+    return [run_id for (run_id,) in rows if run_id not in at_work]
+
+
+def records_of_trace(db: sqlite3.Connection, trace_id: str) -> list[StoredRecord]:
+    """Return the records of a trace in order, and with them what its runs' journals hold that names no trace and cannot
+    be read.
+    """
+    records = {record.position: record for record in kept.of_trace(db, trace_id)}
+    for run in runs_of_trace(db, trace_id) if records else ():
+        if run.unreadable:
+            records |= {record.position: record for record in kept.of_stream(db, JOURNAL_PREFIX + run.run_id)}
+    return [records[position] for position in sorted(records)]
 
 
 def _conditions(state: str, search: str, at_work: frozenset[str]) -> tuple[str, list[object]]:
@@ -184,7 +198,7 @@ def render_list(db: sqlite3.Connection, request: PageRequest) -> PageView:
             Fragment("filters", _filters(db, request, state, search), label="Filters"),
             Fragment("runs", Html("".join(body)), label="Runs"),
         ),
-        # That a job leaves its queue is on no record.
+        # That a run has its turn is on no record.
         frozenset({"runs", "tick"} if count_states(db).get("queued") else {"runs"}),
     )
 

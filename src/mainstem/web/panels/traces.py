@@ -12,7 +12,7 @@ from mainstem.ui.html import el
 from mainstem.ui.panel import Fragment, Page, PageRequest, PageView
 from mainstem.ui.parts import card, entities, facts, link
 from mainstem.web.panels import records as kept
-from mainstem.web.panels.runs import runs_of_trace, runs_table
+from mainstem.web.panels.runs import queued_of_trace, records_of_trace, runs_of_trace, runs_table
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -42,11 +42,12 @@ def render_trace(db: sqlite3.Connection, request: PageRequest) -> PageView | Non
     from mainstem.web.waterfall_view import waterfall_table  # noqa: PLC0415
 
     trace_id = request.path["trace_id"]
-    records = kept.of_trace(db, trace_id) if _TRACE_ID.fullmatch(trace_id) else []
+    records = records_of_trace(db, trace_id) if _TRACE_ID.fullmatch(trace_id) else []
     if not records:
         return None
     now_ns = request.facts.now_ns
-    waterfall = build_waterfall(trace_spans(records, now_ns=now_ns, groups=kept.group_names(db)), now_ns)
+    queued = queued_of_trace(db, trace_id, request.facts.at_work)
+    waterfall = build_waterfall(trace_spans(records, now_ns=now_ns, groups=kept.group_names(db), queued=queued), now_ns)
     runs = runs_of_trace(db, trace_id)
     uploads = sorted({record.stream for record in records if record.stream.startswith("$upload.")})
     about = sorted({entity for record in records for entity in record.headers.get("about", "").split()})
@@ -82,6 +83,7 @@ def render_trace(db: sqlite3.Connection, request: PageRequest) -> PageView | Non
     return PageView(
         f"Trace of {shorten(waterfall.rows[0].span.name, 80)}" if waterfall.rows else "Trace",
         fragments,
-        frozenset({"trace:" + trace_id}),
+        # That a run has its turn is on no record.
+        frozenset({"trace:" + trace_id, "tick"} if queued else {"trace:" + trace_id}),
         el("span", trace_id, class_="mono dim"),
     )

@@ -44,10 +44,7 @@
   document.addEventListener("htmx:sse:before:connection", (event) => {
     if (event.detail.connection.attempt > 0) connection("lost", "Reconnecting…");
   });
-  document.addEventListener("htmx:sse:after:message", (event) => {
-    document.body.dataset.position = event.detail.message.id;
-    showTimes(document);
-  });
+  document.addEventListener("htmx:sse:after:message", () => showTimes(document));
   document.addEventListener("DOMContentLoaded", () => {
     showTimes(document);
     setInterval(() => { if (!document.hidden) showTimes(document); }, 1000);
