@@ -13,6 +13,7 @@ import msgspec
 
 from mainstem import Mainstem
 from mainstem.cli import main as command
+from mainstem.flow.ids import made_id
 from tests.support import run, until
 
 HTML = {"accept": "text/html"}
@@ -96,18 +97,15 @@ def test_what_a_run_of_an_event_waits(tmp_path: Path) -> None:
     async def main() -> None:
         app = Application(tmp_path)
         async with app.ms, app.web:
-            ids = [f"by_event-{await app.ms.publish('orders.created', number)}" for number in range(2)]
-            await until(lambda: _both_exist(app, ids))
-            await until(lambda: _is(app, ids[0], "sleeping"))
-            assert await app.state(ids[1]) == "queued"
+            ids: list[str] = []
+            for number, state in enumerate(("sleeping", "queued")):
+                ids.append(made_id("by_event", str(await app.ms.publish("orders.created", number))))
+                await until(lambda: app.ms.log.last(f"$run.{ids[-1]}"))
+                await until(lambda state=state: _is(app, ids[-1], state))  # type: ignore[misc]
             (wait,) = await app.waits(ids[0])
             assert wait["end_ns"] > wait["start_ns"]
 
     run(main())
-
-
-async def _both_exist(app: Application, ids: list[str]) -> bool:
-    return all([await app.ms.log.last(f"$run.{run_id}") for run_id in ids])
 
 
 async def _is(app: Application, run_id: str, state: str) -> bool:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
+import sys
 import threading
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from mainstem.base.codec import decode
 from mainstem.bus import Bus, DeadLetter, Event, Retry
@@ -37,6 +41,115 @@ def test_a_handler_that_raises_cancelled_error_keeps_no_place(tmp_path: Path) ->
             await until(lambda: seen == [2])
             letters = await log.read("$dead.g")
             assert "CancelledError" in decode(letters[0].value, DeadLetter).error
+
+    run(scenario())
+
+
+class Abort(BaseException):
+    """What no ``except Exception`` catches."""
+
+
+def _abort(event: Event[int]) -> None:
+    raise Abort("enough")
+
+
+async def _abort_soon(event: Event[int]) -> None:
+    raise Abort("enough")
+
+
+def _exit(event: Event[int]) -> None:
+    sys.exit(4)
+
+
+async def _exit_soon(event: Event[int]) -> None:
+    sys.exit(4)
+
+
+@pytest.mark.parametrize(
+    ("break_off", "words"),
+    [
+        (_abort, "Abort: enough"),
+        (_abort_soon, "Abort: enough"),
+        (_exit, "SystemExit: 4"),
+        (_exit_soon, "SystemExit: 4"),
+    ],
+)
+def test_what_is_no_exception_is_a_failed_attempt(tmp_path: Path, break_off: Any, words: str) -> None:
+    """A handler that raises a ``BaseException``, ``sys.exit()`` too, fails like any other: it is tried again, ends in a
+    dead letter, keeps no place and ends no process.
+    """
+    seen: list[int] = []
+
+    def declare(bus: Bus) -> None:
+        bus.subscribe("bad", group="bad", concurrency=1, retry=Retry(max_attempts=2, base_s=0.0))(break_off)
+
+        @bus.subscribe("good", group="good")
+        async def handler(event: Event[int]) -> None:
+            seen.append(event.value)
+
+    async def scenario() -> None:
+        async with running(tmp_path, declare) as (bus, log):
+            for number in range(3):
+                await bus.publish("bad", number)
+            await until(lambda: bus.groups()[0].dead == 3)
+            assert (bus.groups()[0].in_flight, bus.groups()[0].failure) == (0, "")
+            letter = decode((await until(lambda: log.last("$dead.bad"))).value, DeadLetter)
+            assert (letter.attempts, letter.error_type) == (2, "RuntimeError")
+            assert letter.error == f"the handler raised {words}"
+            await bus.publish("good", 1)
+            await until(lambda: seen == [1])
+
+    run(scenario())
+
+
+def test_a_handler_that_heeds_no_cancel_is_left_behind(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopping ends though a handler goes on; its event is not done, and the next start hands it out again."""
+    monkeypatch.setattr("mainstem.bus.group._SETTLE_S", 0.05)
+    release = asyncio.Event()
+    seen: list[int] = []
+
+    def declare(bus: Bus) -> None:
+        @bus.subscribe("a", group="g")
+        async def handler(event: Event[int]) -> None:
+            seen.append(event.attempt)
+            while not release.is_set():
+                try:
+                    await release.wait()
+                except asyncio.CancelledError:
+                    logging.getLogger("stubborn").info("not yet")
+
+    async def scenario() -> None:
+        async with running(tmp_path, declare) as (bus, _log):
+            await bus.publish("a", 1)
+            await until(lambda: seen)
+            async with asyncio.timeout(10):
+                await bus.stop(grace_s=0.0)
+            assert "is left behind" in caplog.text
+        release.set()
+        async with running(tmp_path, declare) as (_bus, _log):
+            await until(lambda: seen == [1, 1])
+
+    run(scenario())
+
+
+def test_a_group_whose_own_task_fails_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nobody foresaw while an event is given up stops the group, with the reason: it does not freeze."""
+
+    def broken(*_arguments: Any) -> Record:
+        raise ZeroDivisionError("unforeseen")
+
+    def declare(bus: Bus) -> None:
+        @bus.subscribe("a", group="g", retry=Retry(max_attempts=1))
+        async def handler(event: Event[int]) -> None:
+            raise ValueError("no")
+
+    async def scenario() -> None:
+        monkeypatch.setattr("mainstem.bus.group.letter_record", broken)
+        async with running(tmp_path, declare) as (bus, _log):
+            await bus.publish("a", 1)
+            await until(lambda: bus.groups()[0].failure == "ZeroDivisionError: unforeseen")
 
     run(scenario())
 

@@ -44,6 +44,23 @@ def test_only_named_errors_are_retried() -> None:
         Retry(max_attempts=0)
 
 
+@pytest.mark.parametrize("types", [[ValueError], ValueError, ("ValueError",), (ValueError(),), {OSError}, None])
+@pytest.mark.parametrize("field", ["retry_on", "never_on"])
+def test_what_is_no_tuple_of_error_types_is_refused(field: str, types: Any) -> None:
+    """A list, a single type or a name is refused when it is declared, not when the first event has failed."""
+    with pytest.raises(InvalidArgumentError, match=f"{field}.*tuple"):
+        Retry(**{field: types})
+
+
+@pytest.mark.parametrize(
+    "delays", [{"max_s": float("inf")}, {"base_s": float("nan")}, {"base_s": 1e300, "max_s": 1e300}]
+)
+def test_delays_are_bounded(delays: dict[str, float]) -> None:
+    """A delay is a number of seconds, a hundred years at most."""
+    with pytest.raises(InvalidArgumentError, match="max_s"):
+        Retry(**delays)  # type: ignore[arg-type]
+
+
 @given(st.data())
 def test_a_cursor_forgets_nothing_and_repeats_nothing(data: st.DataObject) -> None:
     """Finished in any order and restarted anywhere: exactly the unfinished ones are to be done again."""

@@ -15,12 +15,12 @@ from mainstem.web.errors import ForbiddenError, TokenNeededError
 from mainstem.web.identity import host_name, is_loopback
 from mainstem.web.security import (
     CONTENT_SECURITY_POLICY,
-    COOKIE,
     HEADERS,
     Gate,
     check_intended,
     check_local,
     check_same_origin,
+    cookie_name,
     cookie_value,
     is_preflight,
 )
@@ -62,8 +62,13 @@ def test_host_headers(host: str, name: str) -> None:
         (("127.0.0.1", 80), {}),
         (("127.0.0.1", 80), {"host": "localhost", "x-forwarded-for": "1.2.3.4"}),
         (("127.0.0.1", 80), {"host": "localhost", "forwarded": "for=1.2.3.4"}),
-        (("127.0.0.1", 80), {"host": "localhost", "via": "1.1 proxy"}),
-        (("127.0.0.1", 80), {"host": "localhost", "cf-connecting-ip": "1.2.3.4"}),
+        *(
+            (("127.0.0.1", 80), {"host": "localhost", name: "1.2.3.4"})
+            for name in (
+                *("via", "cf-connecting-ip", "true-client-ip", "x-real-ip", "x-client-ip", "x-original-host"),
+                *("x-forwarded-proto", "x-forwarded-server", "x-forwarded-port", "X-Forwarded-Anything"),
+            )
+        ),
         (("127.0.0.1", 80), {"host": "[::1].evil.example"}),
     ],
 )
@@ -73,9 +78,18 @@ def test_without_a_token_only_this_machine(server: tuple[str, int], headers: dic
         check_local({"server": server}, Headers(headers))
 
 
+def test_what_nginx_sends_on_is_refused() -> None:
+    """``proxy_pass`` alone names this machine as the host and shows itself by HTTP/1.0 only."""
+    sent_on = Headers({"host": "127.0.0.1:8000", "connection": "close"})
+    with pytest.raises(ForbiddenError, match=r"a proxy stands in between \(HTTP/1.0\)"):
+        check_local({"server": ("127.0.0.1", 8000), "http_version": "1.0"}, sent_on)
+    check_local({"server": ("127.0.0.1", 8000), "http_version": "1.1"}, sent_on)
+
+
 def test_this_machine_is_let_in() -> None:
     """Loopback address and loopback name; a Unix socket has no address."""
     check_local({"server": ("127.0.0.1", 80)}, Headers({"host": "localhost:80"}))
+    check_local({"server": ("127.0.0.1", 80), "http_version": "2"}, Headers({"host": "localhost:80"}))
     check_local({"server": ("/run/app.sock", None)}, Headers({"host": "localhost"}))
 
 
@@ -85,6 +99,8 @@ def test_this_machine_is_let_in() -> None:
         {"host": "localhost:80", "origin": "http://evil.example"},
         {"host": "localhost:80", "origin": "http://localhost:81"},
         {"host": "localhost:80", "origin": "null"},
+        {"host": "localhost:80", "origin": "http://["},
+        {"host": "[", "origin": "http://["},
         {"host": "localhost:80", "sec-fetch-site": "cross-site"},
         {"host": "localhost:80", "sec-fetch-site": "same-site"},
     ],
@@ -179,7 +195,7 @@ def test_the_token_is_demanded_everywhere(tmp_path: Path) -> None:
             await log.append("$run.a", [started()], expected_position=0)
             paths = ("/", "/runs/a", "/events?path=", "/api/runs", "/" + board.files.path("dashboard.css"))
             for path in paths:
-                for headers in ({}, {"authorization": "Bearer wrong"}, {"cookie": f"{COOKIE}={TOKEN}"}):
+                for headers in ({}, {"authorization": "Bearer wrong"}, {"cookie": f"{cookie_name(TOKEN)}={TOKEN}"}):
                     answer = await client.get(path, headers=headers)
                     assert answer.status_code == TokenNeededError.status and TOKEN not in answer.text
             assert (await client.post("/api/runs/a/cancel", json={})).status_code == 401
@@ -198,8 +214,44 @@ def test_the_token_in_the_address_becomes_a_cookie(tmp_path: Path) -> None:
             assert (answer.status_code, answer.headers["location"]) == (303, "/runs?state=failed")
             cookie = answer.headers["set-cookie"]
             assert "HttpOnly" in cookie and "samesite=strict" in cookie.lower() and "horse" not in cookie
-            assert client.cookies[COOKIE] == cookie_value(TOKEN)
+            assert client.cookies[cookie_name(TOKEN)] == cookie_value(TOKEN)
             assert (await client.get("/runs")).status_code == 200
+
+    run(main())
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_the_token_in_the_address_is_for_opening_pages(method: str) -> None:
+    """Only a GET is answered with the cookie; the address of any other request, which logs keep, is no key."""
+
+    async def behind(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise AssertionError("it was let in")
+
+    async def main() -> None:
+        transport = httpx.ASGITransport(Gate(behind, TOKEN, ["uploads"]))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            for path in ("/api/runs/a/cancel", "/uploads/files"):
+                answer = await client.request(method, path, params={"token": TOKEN})
+                assert answer.status_code == TokenNeededError.status and "set-cookie" not in answer.headers
+
+    run(main())
+
+
+def test_two_dashboards_of_one_host_let_in_one_browser(tmp_path: Path) -> None:
+    """A browser sends a host's cookies to all of its ports: who is let in by one dashboard stays so at another."""
+
+    async def main() -> None:
+        async with (
+            dashboard(tmp_path / "one", token=TOKEN) as (_one, _log, client),
+            dashboard(tmp_path / "two", token="another horse") as (_two, _other_log, other),
+        ):
+            jar: dict[str, str] = {}
+            for web, token in ((client, TOKEN), (other, "another horse")):
+                assert (await web.get("/", params={"token": token})).status_code == 303
+                jar |= web.cookies
+                web.cookies.clear()
+            headers = {"cookie": "; ".join(f"{name}={value}" for name, value in jar.items())}
+            assert [(await web.get("/", headers=headers)).status_code for web in (client, other)] == [200, 200]
 
     run(main())
 

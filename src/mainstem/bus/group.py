@@ -15,6 +15,7 @@ import msgspec
 
 from mainstem.base.codec import NotDecodableError, decode, encode
 from mainstem.base.names import is_system_stream
+from mainstem.base.text import message_of
 from mainstem.bus.cursors import DEAD_PREFIX, GROUP_PREFIX, Cursor, CursorRecord, FailedAttempts
 from mainstem.bus.errors import GroupFencedError
 from mainstem.bus.events import event_of
@@ -33,6 +34,7 @@ READ_AHEAD_RECORDS = 1000
 """A group stops reading while this many of its events are unfinished."""
 
 _CLAIM_TRIES = 10
+_SETTLE_S = 1.0
 _FULL_RETRY_S = 1.0
 _LONGEST_SLEEP_S = 30.0
 
@@ -147,7 +149,7 @@ class ConsumerGroup:
                 return
         for service in (self._read, self._save, self._retry_in_time):
             task = asyncio.create_task(service(), name=f"group {self._subscription.group}: {service.__name__}")
-            task.add_done_callback(self._service_ended)
+            task.add_done_callback(self._task_ended)
             self._services.append(task)
 
     async def _take_over(self, last: StoredRecord) -> None:
@@ -172,12 +174,7 @@ class ConsumerGroup:
     async def stop(self, grace_s: float) -> None:
         """Give running handlers ``grace_s`` seconds, cancel what still runs, and save the cursor."""
         self._stopping = True
-        if self._handling:
-            await asyncio.wait(self._handling, timeout=grace_s)
-        for handling in self._handling:
-            handling.cancel()
-        if self._handling:
-            await asyncio.wait(self._handling)
+        await self._end_handlers(grace_s)
         if not self.failure and not self._saved.is_set():
             saver = self._services[1]
             waiter = asyncio.create_task(self._saved.wait())
@@ -188,16 +185,29 @@ class ConsumerGroup:
         if self._services:
             await asyncio.wait(self._services)
 
-    def _service_ended(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or self.failure:
+    async def _end_handlers(self, grace_s: float) -> None:
+        if self._handling:
+            await asyncio.wait(self._handling, timeout=grace_s)
+        for handling in self._handling:
+            handling.cancel()
+        if self._handling:
+            _done, left = await asyncio.wait(self._handling, timeout=_SETTLE_S)
+            for task in left:
+                _logger.error(
+                    "%s was cancelled and goes on all the same; it is left behind, and its event is handled again at "
+                    "the next start", task.get_name(),
+                )  # fmt: skip
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """Stop working when a task of the group's own fails: what its handler does never comes this far."""
+        self._handling.discard(task)
+        if task.cancelled() or (error := task.exception()) is None or self.failure:
             return
-        error = task.exception()
-        if error is not None:
-            self.failure = f"{type(error).__name__}: {error}"
-            if not isinstance(error, LogClosedError) or not self._stopping:
-                _logger.critical("group %s stopped: %s", self._subscription.group, self.failure)
-            for other in (*self._services, *self._handling):
-                other.cancel()
+        self.failure = f"{type(error).__name__}: {error}"
+        if not isinstance(error, LogClosedError) or not self._stopping:
+            _logger.critical("group %s stopped: %s", self._subscription.group, self.failure, exc_info=error)
+        for other in (*self._services, *self._handling):
+            other.cancel()
 
     # ---- reading
 
@@ -228,33 +238,41 @@ class ConsumerGroup:
     def _hand_out(self) -> None:
         while not self._stopping and (delivery := self._lanes.take(self._clock.time_ns())) is not None:
             # In the context of the start: what one event's handler sets is not for the next one's to see.
-            task = asyncio.create_task(self._handle(delivery), context=self._context.copy())
+            name = f"group {self._subscription.group}: the handler of position {delivery.record.position}"
+            task = asyncio.create_task(self._handle(delivery), name=name, context=self._context.copy())
             self._handling.add(task)
-            task.add_done_callback(self._handling.discard)
+            task.add_done_callback(self._task_ended)
 
     async def _handle(self, delivery: Delivery) -> None:
-        record = delivery.record
         attempt = delivery.failed + 1
+        error = await self._attempt(delivery.record, attempt)
+        if error is None:
+            self._cursor.finish(delivery.record.position)
+            self._lanes.finish(delivery)
+        else:
+            self._failed(delivery, attempt, error)
+        self._changed()
+
+    async def _attempt(self, record: StoredRecord, attempt: int) -> Exception | None:
+        """Have the handler called; return how it failed, if it did."""
         origin = parse_traceparent(record.headers.get(TRACEPARENT)) or new_trace()
         try:
             with use_trace(origin.child("group", self._subscription.group, str(record.position), str(attempt))):
-                await self._call_handler(record, attempt)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if self._stopping or (task is not None and task.cancelling()):
-                raise
-            # The handler's own doing: an error as any other.
-            self._failed(delivery, attempt, RuntimeError(f"the handler raised CancelledError: {error}"))
+                value = decode(record.value, self._subscription.annotation)
+                await call(self._subscription.handler, event_of(record, value, attempt))
         except Exception as error:  # noqa: BLE001 (a handler's: whatever it is, the event has failed)
-            self._failed(delivery, attempt, error)
-        else:
-            self._cursor.finish(record.position)
-            self._lanes.finish(delivery)
-        self._changed()
-
-    async def _call_handler(self, record: StoredRecord, attempt: int) -> None:
-        value = decode(record.value, self._subscription.annotation)
-        await call(self._subscription.handler, event_of(record, value, attempt))
+            return error
+        except (KeyboardInterrupt, GeneratorExit):
+            raise  # the process is being ended
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and (self._stopping or (task and task.cancelling())):
+                raise
+            # The handler's own doing, such as sys.exit(): an error as any other, which ends neither loop nor process.
+            raised = RuntimeError(f"the handler raised {type(error).__name__}: {message_of(error, 1000)}")
+            raised.__cause__ = error
+            return raised
+        return None
 
     def _failed(self, delivery: Delivery, attempt: int, error: Exception) -> None:
         record, retry = delivery.record, self._subscription.retry
@@ -264,18 +282,19 @@ class ConsumerGroup:
             self._cursor.fail(record.position, FailedAttempts(attempt, retry_at_ns))
             self._retry_set.set()
             _logger.warning(
-                "group %s: attempt %d at the event at position %d of %s failed, it is tried again: %r",
-                self._subscription.group, attempt, record.position, record.stream, error,
+                "group %s: attempt %d at the event at position %d of %s failed, it is tried again: %s: %s",
+                self._subscription.group, attempt, record.position, record.stream,
+                type(error).__name__, message_of(error, 1000),
             )  # fmt: skip
             return
+        self._letters.append(letter_record(record, attempt, error))
+        self._cursor.finish(record.position, dead=True)
+        self._lanes.finish(delivery)
         _logger.error(
             "group %s: gave up the event at position %d of %s after %d attempts; it is in %s",
             self._subscription.group, record.position, record.stream, attempt, DEAD_PREFIX + self._subscription.group,
             exc_info=error,
         )  # fmt: skip
-        self._letters.append(letter_record(record, attempt, error))
-        self._cursor.finish(record.position, dead=True)
-        self._lanes.finish(delivery)
 
     def _changed(self) -> None:
         self._saved.clear()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, Literal
 
 import msgspec
@@ -45,6 +46,9 @@ from mainstem.web.security import check_intended
 
 LIMIT_MAX: Final = 200
 """Most runs in one answer."""
+
+FRESH_WITHIN_S: Final = 2.0
+"""How long an answer waits for the page state to reach the log's end."""
 
 _BODY_MAX_BYTES: Final = 16 * 1024
 
@@ -99,7 +103,7 @@ class Api:
             raise BadRequestError(f"limit is {limit[:40]!r}: expected 1 to {LIMIT_MAX}.")
         offset = (page_number(query) - 1) * int(limit)
         now_ns = self._clock.time_ns()
-        await self._fresh()
+        await self._is_fresh()  # what is listed is of the position beside it
         at_work = self._at_work()
         found = await self._projection.run(
             lambda db: list_runs(db, state=state, search=search, offset=offset, limit=int(limit), at_work=at_work)
@@ -110,7 +114,7 @@ class Api:
     async def run(self, request: Request) -> Response:
         """Describe one run: its summary, the attempts under way, its journal's entries and its log lines."""
         run_id = request.path_params["run_id"]
-        await self._fresh()
+        is_fresh = await self._is_fresh()
 
         def load(db: sqlite3.Connection) -> tuple[RunFold | None, Sequence[StoredRecord], Sequence[StoredRecord]]:
             return (
@@ -121,13 +125,14 @@ class Api:
 
         run, entries, lines = await self._projection.run(load)
         if run is None:
-            raise NotFoundError(f"There is no run {run_id[:128]!r}.")
+            raise self._missing(f"run {run_id[:128]!r}", is_fresh=is_fresh)
         return json_response(
             {
                 "run": run.summary(self._clock.time_ns(), at_work=run_id in self._at_work()),
                 "under_way": self._under_way(run_id),
                 "entries": [_as_json(record) for record in entries],
                 "lines": [_as_json(record) for record in lines],
+                "position": self._projection.position,
             }
         )
 
@@ -136,8 +141,7 @@ class Api:
         from mainstem.web.trace_view import trace_spans  # noqa: PLC0415 (brings the uploads, which a start does not need)
 
         name = request.path_params["name"]
-        await self._fresh()
-
+        is_fresh = await self._is_fresh()
         at_work = self._at_work()
 
         def load(db: sqlite3.Connection) -> tuple[str, Sequence[StoredRecord], Sequence[str], Sequence[str]]:
@@ -150,7 +154,7 @@ class Api:
 
         trace_id, records, groups, queued = await self._projection.run(load)
         if not records:
-            raise NotFoundError(f"There is no trace, run or upload {name[:128]!r}.")
+            raise self._missing(f"trace, run or upload {name[:128]!r}", is_fresh=is_fresh)
         spans = trace_spans(records, now_ns=self._clock.time_ns(), groups=groups, queued=queued)
         return json_response({"trace_id": trace_id, "spans": spans})
 
@@ -178,17 +182,27 @@ class Api:
         return json_response({"run_id": run_id, "wish": wish, "position": position}, status=202)
 
     async def _find(self, run_id: str) -> RunFold | None:
-        """Return a run from the page state, or from the log itself where the page state does not follow it."""
-        try:
-            await self._fresh()
-            return await self._projection.run(lambda db: find_run(db, run_id))
-        except UnavailableError:
-            return await _fold(self._log, run_id)
+        """Return a run from the page state, or from the log itself where the page state is behind it."""
+        with suppress(UnavailableError):  # the log is asked then
+            if await self._is_fresh():
+                return await self._projection.run(lambda db: find_run(db, run_id))
+        return await _fold(self._log, run_id)
 
-    async def _fresh(self) -> None:
-        """Let the page state reach the log's present end, so that whoever wrote something finds it."""
-        if not await self._projection.caught_up(self._log.end_position, timeout_s=2.0) and self._projection.error:
+    async def _is_fresh(self) -> bool:
+        """Let the page state reach the log's present end, so that whoever wrote finds it; tell whether it did.
+
+        Raises:
+            UnavailableError: It does not follow the log at all.
+        """
+        is_fresh = await self._projection.caught_up(self._log.end_position, FRESH_WITHIN_S)
+        if not is_fresh and self._projection.error:
             raise UnavailableError("The page state no longer follows the log; the application's log says why.")
+        return is_fresh
+
+    def _missing(self, what: str, *, is_fresh: bool) -> NotFoundError | UnavailableError:
+        if is_fresh:
+            return NotFoundError(f"There is no {what}.")
+        return UnavailableError.behind(what, self._projection.position, self._log.end_position)
 
 
 async def _fold(log: Log, run_id: str) -> RunFold | None:

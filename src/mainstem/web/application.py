@@ -27,7 +27,7 @@ from mainstem.host.clock import Clock
 from mainstem.host.signals import before_ending
 from mainstem.log.contract import Log
 from mainstem.trace.spans import UnderWay
-from mainstem.ui.html import el
+from mainstem.ui.html import el, join
 from mainstem.ui.panel import Fragment, GroupFacts, LiveFacts, Page, PageRequest, PageView, Panel
 from mainstem.ui.parts import notice
 from mainstem.web.answers import error_response, html_response, wants_html
@@ -49,7 +49,12 @@ _logger = logging.getLogger(__name__)
 PAGES_FILE = "pages.sqlite"
 """Name of the page state within the data directory."""
 
-_FRESH_WITHIN_S = 1.0
+FRESH_WITHIN_S = 1.0
+"""How long a page waits for the page state to reach the log's end, before it is shown as it is."""
+
+PAGE_STATE_TOPIC = "page-state"
+"""Topic of pages that say that they may lack something: they are rendered again when the page state gets further."""
+
 _STATS_FOR_S = 2.0
 _QUERY_MAX_CHARS = 2_000
 
@@ -147,13 +152,16 @@ class Dashboard:
         """Answer a request for a page."""
         base = base_of(request)
         address = Address(request.path_params["path"], request.url.query[:_QUERY_MAX_CHARS], base)
-        await self._projection.caught_up(self._log.end_position, _FRESH_WITHIN_S)
+        is_fresh = await self._projection.caught_up(self._log.end_position, FRESH_WITHIN_S)
         rendering = await self._render_address(address)
         if rendering.view is None:
-            raise NotFoundError(f"There is no page {address.path[:200]!r}.")
+            what = f"page {address.path[:200]!r}"
+            if not is_fresh and self._find(address.path) is not None:
+                raise UnavailableError.behind(what, rendering.position, self._log.end_position)
+            raise NotFoundError(f"There is no {what}.")
         return html_response(
             self._shell.document(
-                self._with_notice(rendering.view),
+                rendering.view,
                 base=base,
                 path=address.path,
                 query=address.query,
@@ -162,18 +170,21 @@ class Dashboard:
         )
 
     def _with_notice(self, view: PageView) -> PageView:
-        """Return a page with a sentence about what it may lack, where there is something to say."""
+        """Return a page with a sentence about what it may lack, where there is something to say, and room for one."""
         said: list[str] = []
+        topics = view.topics
         if (error := self._projection.error) is not None:
             said.append(f"This page may be old: the page state does not follow the log at present ({error}).")
+            topics |= {PAGE_STATE_TOPIC}
+        elif self._projection.is_behind:
+            said.append("This page is old: more is being recorded than the page state has taken in so far.")
+            topics |= {PAGE_STATE_TOPIC}
         if skipped := sum(self._projection.skipped.values()):
             said.append(
                 f"{skipped} records could not be shown on every page; the application's log tells of the first."
             )
-        if not said:
-            return view
-        fragments = [Fragment("page-state", notice("bad", " ".join(said))), *view.fragments]
-        return msgspec.structs.replace(view, fragments=fragments)
+        fragments = [Fragment("page-state", notice("bad", " ".join(said)) if said else join(())), *view.fragments]
+        return msgspec.structs.replace(view, fragments=fragments, topics=topics)
 
     async def events(self, request: Request) -> Response:
         """Answer a request for a page's live stream."""
@@ -223,7 +234,8 @@ class Dashboard:
         request = PageRequest(parameters, parse_query(address.query), address.base, facts, self._files.paths())
 
         def render(db: sqlite3.Connection) -> Rendering:
-            return Rendering(page.render(db, request), self._projection.position)
+            view = page.render(db, request)
+            return Rendering(view and self._with_notice(view), self._projection.position)
 
         return await self._projection.run(render)
 
@@ -266,7 +278,7 @@ class Dashboard:
     # ---- changes
 
     def _on_change(self, _position: int, topics: set[str]) -> None:
-        self._hub.notify(topics)
+        self._hub.notify({*topics, PAGE_STATE_TOPIC})
 
     async def _tick(self) -> None:
         while self._hub.reader_count:

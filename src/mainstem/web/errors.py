@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from mainstem.base.errors import MainstemError
 
 
@@ -49,3 +51,11 @@ class UnavailableError(WebError):
 
     code = "web-unavailable"
     status = 503
+
+    @classmethod
+    def behind(cls, what: str, position: int, end_position: int) -> Self:
+        """Return the error that something is not in a page state that has not reached the log's end."""
+        return cls(
+            f"The page state knows of no {what} yet: it shows the log up to position {position} of {end_position}, and "
+            "follows as fast as it can. Ask again in a moment."
+        )

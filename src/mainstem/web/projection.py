@@ -246,6 +246,7 @@ class Projection:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="mainstem-pages")
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
+        self._missed = 0
         self._hurry = asyncio.Event()
         self._advanced = asyncio.Condition()
         self._error: BaseException | None = None
@@ -263,6 +264,11 @@ class Projection:
     def error(self) -> BaseException | None:
         """What keeps the page state from following the log, if anything does: pages show what was known until then."""
         return self._error
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether someone waited for records in vain, and they are not taken in yet: there are more than can be."""
+        return self.position < self._missed
 
     @property
     def skipped(self) -> Mapping[str, int]:
@@ -319,6 +325,7 @@ class Projection:
             async with asyncio.timeout(timeout_s), self._advanced:
                 await self._advanced.wait_for(lambda: self.position >= position or self._error is not None)
         except TimeoutError:
+            self._missed = max(self._missed, position)
             return False
         return self.position >= position
 

@@ -2,8 +2,10 @@
 
 Without a token only this machine is let in: the connection must end on a loopback address, the host name must be a
 loopback one (another site's name that was made to point here, "DNS rebinding", is refused), and no proxy may stand in
-between. With a token every request needs it: as ``Authorization: Bearer``, or as a cookie, which ``?token=`` sets once.
-A request that changes something must come from a page of this origin, and carry a header that a form cannot send.
+between that shows itself: by a header, or by HTTP/1.0, which nginx speaks by default to what is behind it. A proxy that
+does neither looks like this machine: behind a proxy an application is given a token. With a token every request needs
+it: as ``Authorization: Bearer``, or as a cookie, which ``?token=`` sets once. A request that changes something must
+come from a page of this origin, and carry a header that a form cannot send.
 """
 
 from __future__ import annotations
@@ -23,9 +25,6 @@ from mainstem.web.answers import error_response
 from mainstem.web.errors import ForbiddenError, TokenNeededError, WebError
 from mainstem.web.identity import check_token, host_name, is_loopback
 
-COOKIE: Final = "mainstem_token"
-"""Name of the cookie that stands for the token."""
-
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "media-src 'self' blob:; worker-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -43,7 +42,20 @@ HEADERS: Final[Mapping[str, str]] = {
 """Headers of every answer."""
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_PROXY_HEADERS: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via", "cf-connecting-ip")
+_PROXY_PREFIXES: Final = ("x-forwarded-", "x-original-", "x-envoy-")
+_PROXY_HEADERS: Final = frozenset(
+    {
+        "forwarded",
+        "via",
+        "x-real-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "true-client-ip",
+        "cf-connecting-ip",
+        "fastly-client-ip",
+        "fly-client-ip",
+    }
+)
 
 
 class Gate:
@@ -101,7 +113,7 @@ class Gate:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and _same(given.strip(), token):
             return None
-        if _same(request.cookies.get(COOKIE, ""), cookie_value(token)):
+        if _same(request.cookies.get(cookie_name(token), ""), cookie_value(token)):
             return None
         query = parse_qsl(request.url.query, keep_blank_values=True)
         if request.scope["method"] == "GET" and any(name == "token" and _same(value, token) for name, value in query):
@@ -109,7 +121,7 @@ class Gate:
             # The token does not stay in the address, where histories and logs would keep it.
             answer = RedirectResponse(request.url.path + (f"?{rest}" if rest else ""), status_code=303)
             answer.set_cookie(
-                COOKIE,
+                cookie_name(token),
                 cookie_value(token),
                 path=request.scope.get("root_path") or "/",
                 secure=request.url.scheme == "https",
@@ -129,6 +141,11 @@ def _first_part(scope: Scope) -> str:
     return path.strip("/").partition("/")[0]
 
 
+def cookie_name(token: str) -> str:
+    """Return what the cookie is called: a name for each token, as one host's cookies are those of all its ports."""
+    return "mainstem_" + hashlib.sha256(b"mainstem cookie name\0" + token.encode()).hexdigest()[:16]
+
+
 def cookie_value(token: str) -> str:
     """Return what the cookie holds: proof of the token, not the token."""
     return hashlib.sha256(b"mainstem cookie\0" + token.encode()).hexdigest()
@@ -145,7 +162,7 @@ def check_local(scope: Scope, headers: Headers) -> None:
         ForbiddenError: The connection, the host name or a proxy's header shows someone else.
     """
     server = scope.get("server")
-    proxy = next((name for name in _PROXY_HEADERS if name in headers), None)
+    proxy = _sign_of_proxy(scope, headers)
     if server and server[1] is not None and not is_loopback(str(server[0])):
         what = f"the address {server[0]} can be reached from other machines"
     elif not is_loopback(host_name(headers.get("host", ""))):
@@ -160,6 +177,13 @@ def check_local(scope: Scope, headers: Headers) -> None:
     )
 
 
+def _sign_of_proxy(scope: Scope, headers: Headers) -> str:
+    """Return what shows that a proxy has sent a request on; ``""`` where nothing does."""
+    if scope.get("http_version") in {"0.9", "1.0"}:
+        return f"HTTP/{scope['http_version']}"
+    return next((name for name in headers if name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIXES)), "")
+
+
 def check_same_origin(headers: Headers) -> None:
     """Refuse what another site's page sends in its visitor's name.
 
@@ -168,10 +192,15 @@ def check_same_origin(headers: Headers) -> None:
     """
     site = headers.get("sec-fetch-site", "same-origin")
     origin = headers.get("origin")
-    if site not in {"same-origin", "none"} or (
-        origin is not None and urlsplit(origin).netloc != headers.get("host", "")
-    ):
+    if site not in {"same-origin", "none"} or (origin is not None and _host_of(origin) != headers.get("host", "")):
         raise ForbiddenError("The request comes from another site's page. Nothing was changed.")
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # brackets that do not close: nobody's origin
+        return None
 
 
 def is_preflight(method: str, headers: Headers) -> bool:

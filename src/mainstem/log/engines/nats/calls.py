@@ -15,7 +15,7 @@ from mainstem.log.engines.nats import wire
 _DEDUP_ID_MAX_CHARS = 255
 _POSITION_MAX = (1 << 63) - 1
 _RESERVED_BYTES = 256
-"""Kept free in each message for the headers of a batch."""
+"""Kept free in each message for the engine's own headers, but for long names of calls."""
 
 SIZE_MAX_BYTES = 65_535
 """Most bytes of a message's headers: JetStream keeps their length in two bytes."""
@@ -38,7 +38,7 @@ class Limits(msgspec.Struct, frozen=True):
     @property
     def record_max_bytes(self) -> int:
         """Most bytes of a record's value, where neither key nor headers need encoding."""
-        return max(0, self.message_max_bytes - _RESERVED_BYTES)
+        return max(0, self.message_max_bytes - _RESERVED_BYTES - wire.fields_bytes({}))
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -128,7 +128,7 @@ def make_call(appends: Appends, dedup_id: str | None, fresh_id: str, limits: Lim
     first = {message.stream: index for index, message in reversed(list(enumerate(messages)))} if expected else {}
     distinct = set(expected)
     possible = all(0 <= position <= _POSITION_MAX for _stream, position in distinct)
-    return Call(
+    call = Call(
         tuple(messages),
         tuple(counts),
         tuple(expected),
@@ -137,6 +137,8 @@ def make_call(appends: Appends, dedup_id: str | None, fresh_id: str, limits: Lim
         fresh_id if dedup_id is None else _named(dedup_id),
         named=dedup_id is not None,
     )
+    _check_size(messages[0], wire.fields_bytes(call.fields(0, "x" * 32)), limits)
+    return call
 
 
 def _message(stream: str, record: Record, limits: Limits) -> Message:
@@ -145,15 +147,20 @@ def _message(stream: str, record: Record, limits: Limits) -> Message:
         raise InvalidArgumentError(
             f"stream {stream!r}: values and keys of records are bytes, got {got}. Nothing was written."
         )
-    fields = wire.fields_of(record)
-    fields_bytes = wire.fields_bytes(fields) + _RESERVED_BYTES
-    if fields_bytes > SIZE_MAX_BYTES or fields_bytes + len(record.value) > limits.message_max_bytes:
+    message = Message(stream, wire.fields_of(record), record.value)
+    _check_size(message, wire.fields_bytes(message.fields) + _RESERVED_BYTES, limits)
+    return message
+
+
+def _check_size(message: Message, fields_bytes: int, limits: Limits) -> None:
+    """Refuse what the server would answer by ending the connection."""
+    if fields_bytes > SIZE_MAX_BYTES or fields_bytes + len(message.value) > limits.message_max_bytes:
         raise InvalidArgumentError(
-            f"stream {stream!r}: a record of {len(record.value)} bytes with {fields_bytes} bytes of key and headers is "
-            f"over the server's max_payload of {limits.message_max_bytes} bytes (of which headers have at most "
-            f"{SIZE_MAX_BYTES}). Nothing was written. Keep the value as a blob and append its id, or raise max_payload."
+            f"stream {message.stream!r}: a record of {len(message.value)} bytes with {fields_bytes} bytes of key, "
+            f"headers and names is over the server's max_payload of {limits.message_max_bytes} bytes (of which headers "
+            f"have at most {SIZE_MAX_BYTES}). Nothing was written. Keep the value as a blob and append its id, or "
+            "raise max_payload."
         )
-    return Message(stream, fields, record.value)
 
 
 def _named(dedup_id: str) -> str:
