@@ -23,7 +23,7 @@ from mainstem.bus import (
     Retry,
     SubscribedTooLateError,
 )
-from mainstem.bus.cursors import CursorRecord
+from mainstem.bus.cursors import Cursor, CursorRecord
 from mainstem.host.clock import SystemClock
 from mainstem.log import EmbeddedLog, Record, open_log
 from mainstem.trace.context import current_trace, new_trace, use_trace
@@ -299,6 +299,41 @@ def test_concurrency_and_read_ahead_are_bounded(tmp_path: Path) -> None:
             await until(lambda: bus.groups()[0].lag == 0, 20.0)
             assert max(most) == 3
             assert len(most) == 1500
+
+    run(scenario())
+
+
+def test_read_ahead_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside those with its handler a group holds few large events: it reads on when one of them is handed out."""
+    monkeypatch.setattr("mainstem.bus.group.READ_AHEAD_BYTES", 200_000)
+    taken_in: list[int] = []
+    done: list[int] = []
+    go = asyncio.Semaphore(0)
+    take_in = Cursor.take_in
+
+    def noted(self: Cursor, position: int) -> bool:
+        taken_in.append(position)
+        return take_in(self, position)
+
+    def declare(bus: Bus) -> None:
+        @bus.subscribe("s", group="g", concurrency=2)
+        async def handle(event: Event[str]) -> None:
+            await go.acquire()
+            done.append(event.position)
+
+    async def scenario() -> None:
+        monkeypatch.setattr(Cursor, "take_in", noted)
+        async with running(tmp_path, declare) as (bus, log):
+            for _number in range(20):
+                await log.append("s", [Record(b'"' + b"x" * 100_000 + b'"')])
+            await until(lambda: bus.groups()[0].lag >= 20)  # it knows of those that it does not read
+            assert (bus.groups()[0].in_flight, len(taken_in)) == (2, 4)
+            go.release()
+            await until(lambda: len(done) == 1 and len(taken_in) == 5)
+            for _event in range(19):
+                go.release()
+            await until(lambda: sorted(done) == taken_in and len(done) == 20)
+            assert bus.groups()[0].lag == 0
 
     run(scenario())
 

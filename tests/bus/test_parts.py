@@ -130,6 +130,24 @@ def test_no_more_at_once_than_allowed() -> None:
     assert lanes.take(0) is None
 
 
+def test_what_waits_is_counted_in_bytes() -> None:
+    """Values, keys and headers of all that is not being handled: behind its key, ready, or waiting for a retry."""
+    lanes = Lanes(10)
+    first = Delivery(StoredRecord(1, "s", 0, b"12345", b"k", {"ab": "c"}))
+    second = Delivery(StoredRecord(2, "s", 0, b"1234567", b"k"))
+    for delivery in (first, second):
+        lanes.add(delivery)
+    assert lanes.waiting_bytes == 9 + 8
+    assert lanes.take(0) is first
+    assert lanes.waiting_bytes == 8
+    lanes.retry(first, 100)
+    assert lanes.waiting_bytes == 9 + 8
+    assert lanes.take(100) is first
+    lanes.finish(first)
+    assert lanes.take(100) is second
+    assert lanes.waiting_bytes == 0
+
+
 @pytest.mark.parametrize("about", [["order"], ["order:"], [":1"], ["a:b c"], ["a:\n"], [f"a:{n}" for n in range(33)]])
 def test_entities_are_checked(about: list[str]) -> None:
     """An entity is a kind, a colon and an id without white space; 32 at most."""

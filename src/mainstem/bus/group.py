@@ -33,6 +33,9 @@ _logger = logging.getLogger(__name__)
 READ_AHEAD_RECORDS = 1000
 """A group stops reading while this many of its events are unfinished."""
 
+READ_AHEAD_BYTES = 16 << 20
+"""A group stops reading while the events that wait for its handler are this large together."""
+
 _CLAIM_TRIES = 10
 _SETTLE_S = 1.0
 _FULL_RETRY_S = 1.0
@@ -229,9 +232,12 @@ class ConsumerGroup:
         if delivery.ready_at_ns:
             self._retry_set.set()
         self._hand_out()
-        if self._cursor.open_count >= READ_AHEAD_RECORDS:
+        if not self._has_room():
             self._room.clear()
             await self._room.wait()
+
+    def _has_room(self) -> bool:
+        return self._cursor.open_count < READ_AHEAD_RECORDS and self._lanes.waiting_bytes < READ_AHEAD_BYTES
 
     # ---- handling
 
@@ -242,6 +248,8 @@ class ConsumerGroup:
             task = asyncio.create_task(self._handle(delivery), name=name, context=self._context.copy())
             self._handling.add(task)
             task.add_done_callback(self._task_ended)
+        if self._has_room():
+            self._room.set()
 
     async def _handle(self, delivery: Delivery) -> None:
         attempt = delivery.failed + 1
@@ -299,8 +307,6 @@ class ConsumerGroup:
     def _changed(self) -> None:
         self._saved.clear()
         self._dirty.set()
-        if self._cursor.open_count < READ_AHEAD_RECORDS:
-            self._room.set()
         if self._lanes.retrying:
             self._retry_set.set()  # a due one may have found no free place; there may be one now
         self._hand_out()

@@ -30,12 +30,22 @@ class Delivery(msgspec.Struct, eq=False):
         """Events of one lane are handled one after the other; an event without a key has none."""
         return (self.record.stream, self.record.key) if self.record.key else None
 
+    @property
+    def size_bytes(self) -> int:
+        """What its record holds in memory: value, key and the headers' text."""
+        record = self.record
+        return len(record.value) + len(record.key) + sum(len(name) + len(text) for name, text in record.headers.items())
+
 
 class Lanes:
     """The events that a group has read and not finished.
 
     The first of each lane is ready, waits for its retry, or is being handled; those behind it wait for it. So a failing
     event holds back its own key only.
+
+    Attributes:
+        in_flight: Events that are being handled.
+        waiting_bytes: Size of the records of those that are not.
     """
 
     def __init__(self, concurrency: int) -> None:
@@ -44,6 +54,7 @@ class Lanes:
         self._retrying: list[tuple[int, int, Delivery]] = []
         self._behind: dict[tuple[str, bytes], deque[Delivery]] = {}
         self.in_flight = 0
+        self.waiting_bytes = 0
 
     def __repr__(self) -> str:
         return f"<Lanes {len(self._ready)} ready, {self.in_flight} in flight, {self.retrying} retrying>"
@@ -60,6 +71,7 @@ class Lanes:
 
     def add(self, delivery: Delivery) -> None:
         """Take in an event, in the order of positions."""
+        self.waiting_bytes += delivery.size_bytes
         lane = delivery.lane
         if lane is not None:
             behind = self._behind.get(lane)
@@ -87,6 +99,7 @@ class Lanes:
         else:
             return None
         self.in_flight += 1
+        self.waiting_bytes -= delivery.size_bytes
         return delivery
 
     def finish(self, delivery: Delivery) -> None:
@@ -103,6 +116,7 @@ class Lanes:
     def retry(self, delivery: Delivery, at_ns: int) -> None:
         """The attempt failed: the event keeps its place and is ready again at ``at_ns``."""
         self.in_flight -= 1
+        self.waiting_bytes += delivery.size_bytes
         delivery.failed += 1
         delivery.ready_at_ns = max(1, at_ns)
         self._admit(delivery)
