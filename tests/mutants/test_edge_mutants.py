@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mainstem.bus.lanes import Delivery
 from mainstem.flow import RunFailedError
 from mainstem.flow import steps as steps_module
 from mainstem.flow.engine import Engine
@@ -34,6 +35,7 @@ from mainstem.services.uploads.service import Uploads
 from mainstem.services.uploads.storage import PartFile
 from mainstem.web import security as security_module
 from tests.app import test_unreadable
+from tests.bus import test_bus
 from tests.flow import test_interrupted, test_jobs, test_recovery
 from tests.log import test_damage, test_engine, test_io_errors
 from tests.services.media import test_workflow
@@ -231,6 +233,17 @@ def a_failed_packaging(directory: Path) -> None:
         test_workflow.test_a_failure_of_ours_publishes_nothing(Clips(clips), directory, patch)
 
 
+def bytes_not_counted(patch: pytest.MonkeyPatch) -> None:
+    """A group that is busy reads on, however large the events are that wait."""
+    patch.setattr(Delivery, "size_bytes", 0)
+
+
+def a_busy_group(directory: Path) -> None:
+    """What waits for a handler is bounded in bytes."""
+    with pytest.MonkeyPatch.context() as patch:
+        test_bus.test_read_ahead_is_bounded_in_bytes(directory, patch)
+
+
 CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], None]]] = (
     (lambda _path: test_io_errors.test_calls_behind_a_failed_commit_were_not_written(), unknown_told_as_not_written),
     (lambda _path: test_io_errors.test_mixed_callers_on_a_full_disk(), reserve_for_everyone),
@@ -252,6 +265,7 @@ CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], Non
     (test_jobs.test_a_delayed_job_waits_across_restarts, delay_forgotten),
     (test_jobs.test_a_rate_limited_queue, rate_ignored),
     (a_worker_that_dies, worker_death_is_final),
+    (a_busy_group, bytes_not_counted),
     (
         lambda path: test_interrupted.test_a_run_that_cancels_its_own_call_fails("timeout", "sleep#1", path),
         interruption_unnoticed,
