@@ -24,7 +24,7 @@ from mainstem.log import (
 )
 from mainstem.log.embedded import recovery
 from mainstem.log.embedded.index import LogIndex
-from mainstem.log.embedded.layout import Line, Manifest, epoch_name, read_manifest, segment_name, write_checked
+from mainstem.log.embedded.layout import Line, Manifest, epoch_name, epochs, read_manifest, segment_name, write_checked
 from mainstem.log.embedded.verify import VerifyReport, verify_directory
 from mainstem.testing import SimulatedClock, SimulatedDisk, keep_none
 from tests.log.faults import (
@@ -42,10 +42,15 @@ from tests.log.faults import (
 from tests.support import run
 
 
+def epoch_of(disk: SimulatedDisk) -> int:
+    """Return the latest epoch."""
+    return epochs(disk.list_directory(DIRECTORY))[-1]
+
+
 async def depose(disk: SimulatedDisk) -> EmbeddedLog:
     """Take the log over as another process, from one that lives."""
     process = disk.another_process()
-    return await open_log(DIRECTORY, disk=process, clock=SimulatedClock(), settings=SETTINGS, depose=True)
+    return await open_log(DIRECTORY, disk=process, clock=SimulatedClock(), settings=SETTINGS, depose=epoch_of(disk))
 
 
 def test_after_an_orderly_close_the_next_owner_goes_on_in_place() -> None:

@@ -355,7 +355,7 @@ class History:
         if full:
             self.disk.capacity_bytes = self.disk.used_bytes() + self.random.randint(0, 20_000)
         following = asyncio.ensure_future(self._follow(log, self.random.randint(0, log.end_position)))
-        deposing = (self._depose(),) if end == "deposed" else ()
+        deposing = (self._depose(log),) if end == "deposed" else ()
         await asyncio.gather(*(self._write(log, writer) for writer in range(_WRITERS)), *deposing)
         if full:
             self.disk.capacity_bytes = None
@@ -366,7 +366,7 @@ class History:
         with contextlib.suppress(asyncio.CancelledError):  # the point of it
             await following
 
-    async def _depose(self) -> None:
+    async def _depose(self, deposed: EmbeddedLog) -> None:
         """Take the log over, as another process, from this one, which lives on and notices when it notices."""
         for _turn in range(self.random.randint(0, 60)):
             await asyncio.sleep(0)
@@ -374,7 +374,7 @@ class History:
         with contextlib.suppress(
             OSError, LogFullError
         ):  # no power, or no room: then nobody was deposed, or for nothing
-            log = await open_log(DIRECTORY, disk=successor, clock=self.clock, settings=SETTINGS, depose=True)
+            log = await open_log(DIRECTORY, disk=successor, clock=self.clock, settings=SETTINGS, depose=deposed.epoch)
             self.oracle.saw(await _read_all(log))
             for _call in range(self.random.randint(0, 3)):
                 await self._single(log, _WRITERS)

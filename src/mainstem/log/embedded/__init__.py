@@ -31,7 +31,8 @@ async def open_log(
     disk: Disk | None = None,
     clock: Clock | None = None,
     settings: LogSettings | None = None,
-    depose: bool = False,
+    depose: int = 0,
+    claim_first: bool = False,
 ) -> EmbeddedLog:
     """Open the log in a directory as its owner, creating it where there is none; a torn tail is set aside and reported.
 
@@ -40,8 +41,10 @@ async def open_log(
         disk: The file system.
         clock: Where times come from.
         settings: Sizes and limits.
-        depose: Whether to take the log over from an owner that lives but does not answer: it acknowledges nothing more
-            from that moment on, whatever it does when it wakes up.
+        depose: The epoch of an owner that lives but does not answer, to take the log over from it: it acknowledges
+            nothing more from that moment on, whatever it does when it wakes up. An owner of another epoch is let be.
+        claim_first: Whether to claim the log before it is read and verified, for those who know that it is sound: of
+            many who try, only one then reads it.
 
     Raises:
         LogInUseError: Another process owns it (or this one already does).
@@ -51,7 +54,7 @@ async def open_log(
     """
     path = Path(directory)
     disk, clock, settings = disk or SystemDisk(), clock or SystemClock(), settings or LogSettings()
-    opening = asyncio.ensure_future(asyncio.to_thread(_open, disk, clock, path, settings, depose))
+    opening = asyncio.ensure_future(asyncio.to_thread(_open, disk, clock, path, settings, depose, claim_first))
     try:
         recovered = await asyncio.shield(opening)
     except asyncio.CancelledError:
@@ -69,9 +72,9 @@ async def open_log(
     return EmbeddedLog(disk, clock, path, settings, recovered)
 
 
-def _open(disk: Disk, clock: Clock, path: Path, settings: LogSettings, depose: bool) -> Recovered:
+def _open(disk: Disk, clock: Clock, path: Path, settings: LogSettings, depose: int, claim_first: bool) -> Recovered:
     disk.make_directory(path)
-    return recover(disk, clock, path, settings, depose=depose)
+    return recover(disk, clock, path, settings, depose=depose, claim_first=claim_first)
 
 
 def _let_go(opening: asyncio.Future[Recovered]) -> None:

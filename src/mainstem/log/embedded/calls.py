@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import msgspec
 
@@ -52,6 +51,22 @@ class Block(msgspec.Struct, frozen=True, gc=False):
         return size
 
 
+class Waiter(Protocol):
+    """Who is told what became of a call: a future, or what stands for a caller elsewhere."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+        ...
+
+    def set_result(self, answer: Answer, /) -> None:
+        """Take the answer."""
+        ...
+
+    def set_exception(self, error: LogError, /) -> None:
+        """Take the error."""
+        ...
+
+
 class Call:
     """A call of ``append`` or ``append_many``, and what becomes of it.
 
@@ -74,7 +89,7 @@ class Call:
         self.use_reserve = use_reserve
         self.answer: Answer = ()
         self.error: LogError | None = None
-        self.future: asyncio.Future[Answer] | None = None
+        self.future: Waiter | None = None
 
     @property
     def abandoned(self) -> bool:
@@ -113,6 +128,26 @@ def encode_call(
         count += block.record_count
         size += block.size_bytes
         blocks.append(block)
+    return _checked_call(blocks, size, count, dedup_id, use_reserve, settings)
+
+
+def call_of(blocks: Sequence[Block], dedup_id: str, use_reserve: bool, settings: LogSettings) -> Call:
+    """Return a call whose appends were encoded elsewhere, with the checks of :func:`encode_call`.
+
+    Raises:
+        InvalidArgumentError: A name or a size is outside its limits.
+    """
+    for block in blocks:
+        check_stream(block.stream)
+        if not block.record_count:
+            raise InvalidArgumentError(f"stream {block.stream!r}: an append has one or more records.")
+    size, count = sum(block.size_bytes for block in blocks), sum(block.record_count for block in blocks)
+    return _checked_call(blocks, size, count, dedup_id or None, use_reserve, settings)
+
+
+def _checked_call(
+    blocks: Sequence[Block], size: int, count: int, dedup_id: str | None, use_reserve: bool, settings: LogSettings
+) -> Call:
     if not blocks:
         raise InvalidArgumentError("append_many() needs one or more appends. Nothing was written.")
     if size > settings.append_max_bytes or count > settings.append_max_records:

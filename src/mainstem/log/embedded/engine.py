@@ -17,7 +17,7 @@ from mainstem.host.clock import Clock
 from mainstem.host.disk import Buffer, Disk, File
 from mainstem.log.contract import Append, LogStats, Record, StoredRecord, Traits
 from mainstem.log.embedded.budget import ByteBudget
-from mainstem.log.embedded.calls import Answer, Call, encode_call
+from mainstem.log.embedded.calls import Answer, Call, Waiter, encode_call
 from mainstem.log.embedded.commit import CommitPlan
 from mainstem.log.embedded.layout import NEW_SUFFIX, LogSettings, epoch_name
 from mainstem.log.embedded.recovery import Recovered, TornTail
@@ -64,6 +64,7 @@ class EmbeddedLog:
         self._settings = settings
         self._lock = recovered.lock
         self._log_id = recovered.log_id
+        self._epoch = recovered.epoch
         self._successor = directory / epoch_name(recovered.epoch + 1)
         self._manifest = recovered.manifest
         self._active = recovered.active
@@ -104,20 +105,27 @@ class EmbeddedLog:
     @property
     def traits(self) -> Traits:
         """What this engine can do."""
-        return Traits(
-            name="embedded",
-            conditional_append=True,
-            atomic_streams=True,
-            max_batch_records=self._settings.append_max_records,
-            max_batch_bytes=self._settings.append_max_bytes,
-            dedup_window_calls=self._settings.dedup_window_calls,
-            dedup_window_s=0.0,
-        )
+        return traits_of(self._settings)
 
     @property
     def end_position(self) -> int:
         """Position of the last durable record; 0 when there is none."""
         return self._index.end_position
+
+    @property
+    def settings(self) -> LogSettings:
+        """Its sizes and limits."""
+        return self._settings
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that this owner claimed."""
+        return self._epoch
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended the log's life in this process, a failed write or another owner; ``None`` while it lives."""
+        return self._failure
 
     # ---- reading
 
@@ -215,8 +223,12 @@ class EmbeddedLog:
     async def _append(
         self, appends: Sequence[tuple[str, Sequence[Record], int | None]], dedup_id: str | None, use_reserve: bool
     ) -> Answer:
+        return await self.commit(encode_call(appends, dedup_id, use_reserve, self._settings))
+
+    async def commit(self, call: Call) -> Answer:
+        """Commit a call that was encoded before; as :meth:`append_many`."""
         self._check_open()
-        call = encode_call(appends, dedup_id, use_reserve, self._settings)
+        call.error = None  # it may have been refused elsewhere
         self._callers += 1
         try:
             if self._may_commit_alone(self._callers) and self._commit_alone(call):
@@ -231,21 +243,44 @@ class EmbeddedLog:
         return call.answer
 
     async def _commit_with_others(self, call: Call) -> None:
+        future = self._loop.create_future()
+        if not self.submit(call, future):
+            await self.wait_for_memory(call, future)
+        await future
+
+    def submit(self, call: Call, waiter: Waiter) -> bool:
+        """Let a call wait for its commit; ``False`` when too much waits already: :meth:`wait_for_memory` instead.
+
+        Raises:
+            LogClosedError: The log is closed or its life has ended; nothing was written.
+        """
+        self._check_open()
         if not self._budget.take_now(call.size_bytes):
-            await self._wait_for_memory(call)
-        call.future = self._loop.create_future()
+            return False
+        self._enqueue(call, waiter)
+        return True
+
+    async def wait_for_memory(self, call: Call, waiter: Waiter) -> None:
+        """Let a call wait for its commit, once there is room for it among what waits.
+
+        Raises:
+            LogClosedError: The log was closed or its life ended meanwhile; nothing was written.
+        """
+        await self._budget.take(call.size_bytes)
+        try:
+            self._check_open()
+        except LogClosedError:
+            self._budget.give_back(call.size_bytes)
+            raise
+        self._enqueue(call, waiter)
+
+    def _enqueue(self, call: Call, waiter: Waiter) -> None:
+        call.future = waiter
         self._queue.append(call)
         if not self._busy and not self._flush_due:
             self._flush_due = True
             self._idle.clear()
             self._loop.call_soon(self._flush)
-        await call.future
-
-    async def _wait_for_memory(self, call: Call) -> None:
-        await self._budget.take(call.size_bytes)
-        if self._failure is not None or self._closing:
-            self._budget.give_back(call.size_bytes)
-            self._check_open()
 
     def _check_readable(self) -> None:
         """Reading goes on after a failed write, and ends with the log."""
@@ -403,6 +438,12 @@ class EmbeddedLog:
             raise
         return self._clock.monotonic_s() - began_s
 
+    def look_for_successor(self) -> None:
+        """End the log's life in this process if another one has taken it over."""
+        if self._failure is None and not self._closing and self._disk.exists(self._successor):
+            self._poison(LogDeposedError(str(self._directory)), None)
+            self._flush()
+
     def _check_not_deposed(self) -> None:
         """Look, behind each sync, whether another process has taken the log over.
 
@@ -436,7 +477,8 @@ class EmbeddedLog:
     def _poison(self, cause: BaseException, plan: CommitPlan | None) -> None:
         """End the log's life in this process: after a failed write or sync nobody can say what the disk holds."""
         self._failure = cause
-        _logger.critical("log %s: a write failed, nothing more is accepted: %r", self._directory, cause)
+        if not isinstance(cause, LogDeposedError):
+            _logger.critical("log %s: a write failed, nothing more is accepted: %r", self._directory, cause)
         if plan is not None:
             # Repeats and conflicts too: what they are told may rest on this very commit, so it is as unknown.
             for call in plan.calls:
@@ -578,3 +620,16 @@ class EmbeddedLog:
             number, _size, file = self._spare
             file.close()
             self._disk.remove(self._directory / (self._manifest.segment_name(number) + NEW_SUFFIX))
+
+
+def traits_of(settings: LogSettings) -> Traits:
+    """Return what the embedded engine can do under some settings."""
+    return Traits(
+        name="embedded",
+        conditional_append=True,
+        atomic_streams=True,
+        max_batch_records=settings.append_max_records,
+        max_batch_bytes=settings.append_max_bytes,
+        dedup_window_calls=settings.dedup_window_calls,
+        dedup_window_s=0.0,
+    )

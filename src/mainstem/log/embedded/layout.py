@@ -27,6 +27,7 @@ NEW_SUFFIX = ".new"
 """What a file's name ends with until it is complete."""
 
 _SEGMENT = re.compile(r"(\d{10})-(\d{6,})\.wal")
+_SOCKET = re.compile(r"epoch\.(\d{6,})\.sock")
 _EPOCH = re.compile(r"epoch\.(\d{6,})")
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -137,6 +138,16 @@ def parse_segment_name(name: str) -> tuple[int, int] | None:
 def epoch_name(epoch: int) -> str:
     """Return the name of the file whose existence deposes all earlier owners, and whose lock its owner holds."""
     return f"epoch.{epoch:06d}"
+
+
+def socket_name(epoch: int) -> str:
+    """Return the name of the socket at which an epoch's owner serves those who are attached."""
+    return f"epoch.{epoch:06d}.sock"
+
+
+def sockets(names: list[str]) -> list[int]:
+    """Return the epochs among a directory's names that have a socket, in order."""
+    return sorted(int(match[1]) for name in names if (match := _SOCKET.fullmatch(name)))
 
 
 def epochs(names: list[str]) -> list[int]:

@@ -39,6 +39,8 @@ from mainstem.log.embedded.layout import (
     read_manifest,
     read_meta,
     segment_name,
+    socket_name,
+    sockets,
     write_checked,
 )
 from mainstem.log.embedded.segment import OpenSegment, allocate, create_segment, publish
@@ -93,10 +95,14 @@ class Recovered(msgspec.Struct):
     torn: TornTail | None
 
 
-def recover(disk: Disk, clock: Clock, directory: Path, settings: LogSettings, *, depose: bool = False) -> Recovered:
+def recover(
+    disk: Disk, clock: Clock, directory: Path, settings: LogSettings, *, depose: int = 0, claim_first: bool = False
+) -> Recovered:
     """Open the log in a directory as its owner, creating it where there is none.
 
-    With ``depose`` also from an owner that still lives: for one that does not answer any more.
+    With ``depose`` also from the owner of that epoch, should it still live: for one that does not answer any more.
+    With ``claim_first`` it is claimed before it is read, so that of many who try only one reads it: for those who have
+    used it until just now, and so know that it is sound.
 
     Raises:
         LogInUseError: Another process owns it, or was faster.
@@ -107,20 +113,20 @@ def recover(disk: Disk, clock: Clock, directory: Path, settings: LogSettings, *,
     """
     epoch = _latest_epoch(disk, directory)
     owner = disk.lock_owner(directory / epoch_name(epoch))
-    if owner and not depose:
+    if owner and epoch != depose:
         raise LogInUseError(str(directory), owner)
     index = LogIndex(settings.dedup_window_calls)
     # Whoever is gone writes no more, so it can be looked at before anything is changed. One that lives must be kept
     # from acknowledging first.
     try:
-        left = None if owner else _scan(disk, directory, index)
+        left = None if owner or claim_first else _scan(disk, directory, index)
     except (LogCorruptError, FileNotFoundError):
         if _latest_epoch(disk, directory) != epoch:
             raise LogInUseError(str(directory), 0) from None  # no damage: another one took it over in mid scan
         raise
     lock = _claim(disk, directory, epoch + 1)
     try:
-        if owner:
+        if owner or claim_first:
             left, index = _scan_beside(disk, directory, settings)
         elif left is None:
             _create(disk, clock, directory, settings, epoch + 1)
@@ -378,3 +384,6 @@ def _remove_leftovers(disk: Disk, directory: Path, manifest: Manifest, epoch: in
     for one in epochs(names):
         if one < epoch:
             disk.remove(directory / epoch_name(one))
+    for one in sockets(names):
+        if one < epoch:
+            disk.remove(directory / socket_name(one))

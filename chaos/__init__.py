@@ -1,0 +1,1 @@
+"""Long-running destruction, with one line of JSON at its end: ``make chaos``."""
