@@ -47,6 +47,12 @@ def hang() -> None:
     threading.Event().wait()
 
 
+@flow.step(executor="process", timeout_s=30)
+def answer(number: int) -> int:
+    """Return what it is given."""
+    return number
+
+
 @flow.step(executor="process")
 def sleep_for_ever(marker: str) -> None:
     """Say which process this is, and never return."""
@@ -73,6 +79,12 @@ async def dies(marker: str) -> int:
 
 
 @flow.workflow
+async def answers(number: int) -> int:
+    """Answer in a process."""
+    return await answer(number)
+
+
+@flow.workflow
 async def hangs() -> None:
     """Have the worker hang."""
     await hang()
@@ -81,4 +93,4 @@ async def hangs() -> None:
 def declare(app: App) -> None:
     """Use these."""
     app.flow = flow
-    app.work, app.dies, app.hangs = work, dies, hangs
+    app.work, app.dies, app.hangs, app.answers = work, dies, hangs, answers

@@ -308,13 +308,17 @@ def test_a_time_limit_is_not_a_cancel() -> None:
         timers = Timers(clock, clock.monotonic_s, 1.0)
 
         async def limited() -> None:
-            with TimeLimit(timers, 10, "too slow"):
+            with TimeLimit(timers, "too slow") as limit:
+                limit.begin(5)
+                limit.begin(10)
                 await asyncio.Event().wait()
 
         first, second = asyncio.create_task(limited()), asyncio.create_task(limited())
         await asyncio.sleep(0)
         second.cancel()
-        await clock.run_for(11)
+        await clock.run_for(9)
+        assert not first.done()
+        await clock.run_for(2)
         await asyncio.wait([first, second])
         assert isinstance(first.exception(), TimeoutError)
         assert second.cancelled()

@@ -147,6 +147,7 @@ class Carrying:
         "_digest",
         "_key",
         "_kwargs",
+        "_limit",
         "_run",
         "_spent",
         "_started_ns",
@@ -175,6 +176,7 @@ class Carrying:
         self._spent = 0  # attempts of the retry policy's; attempt numbers are higher where one may have been begun
         self._waiting_since_ns = 0
         self._started_ns = 0
+        self._limit: TimeLimit | None = None
 
     async def attempts(self, past: Past | None, passed: int) -> tuple[bytes, bytes, Any]:
         """Return the completed entry, encoded, the result's JSON, and the result.
@@ -248,8 +250,9 @@ class Carrying:
         )
         if step.timeout_s is None:
             return self._checked(*await step.executors.call(call))
-        until_s = run.engine.clock.monotonic_s() + step.timeout_s
-        with TimeLimit(run.engine.timers, until_s, f"it did not end within {step.timeout_s:g} s"):
+        with TimeLimit(run.engine.timers, f"it did not end within {step.timeout_s:g} s") as self._limit:
+            if step.executor == "inline":
+                self._begin_limit()  # elsewhere it begins with the work: a wait for a free place is not the step's
             return self._checked(*await step.executors.call(call))
 
     def _checked(self, raw: bytes, result: Any) -> tuple[bytes, Any]:
@@ -261,8 +264,13 @@ class Carrying:
             )
         return raw, result
 
+    def _begin_limit(self) -> None:
+        if self._limit is not None and self._step.timeout_s is not None:
+            self._limit.begin(self._run.engine.clock.monotonic_s() + self._step.timeout_s)
+
     def _began(self) -> None:
         """The executor had a free place: what came before was waiting."""
+        self._begin_limit()
         if not self._waiting_since_ns:
             self._waiting_since_ns = self._started_ns
         self._started_ns = self._run.engine.clock.time_ns()
