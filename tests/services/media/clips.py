@@ -124,6 +124,17 @@ def _variable_rate(_clips: Clips, path: Path) -> None:
     ffmpeg(*lavfi(f"{PICTURES},{keep}"), *lavfi(TONE), *H264, *AAC, "-fps_mode", "passthrough", path)
 
 
+def _lost_frame(_clips: Clips, path: Path) -> None:
+    # the last frame of a group is missing, and all the others of that group last equally long
+    codec = ("-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8") if path.suffix == ".webm" else H264
+    ffmpeg(*lavfi(f"{PICTURES},select=not(eq(n\\,24))"), *codec, "-fps_mode", "passthrough", path)
+
+
+def _pause(_clips: Clips, path: Path) -> None:
+    # even frames, then nothing for a second, then even frames
+    ffmpeg(*lavfi(f"{PICTURES},setpts='PTS+if(gte(N,25),1/TB,0)'"), *H264, "-fps_mode", "passthrough", path)
+
+
 def _far_apart(_clips: Clips, path: Path) -> None:
     # three frames, 7,000 s from one to the next
     ffmpeg(*lavfi("testsrc2=size=96x64:rate=1/7000:duration=21000"), *H264, path)
@@ -215,6 +226,10 @@ MAKERS: dict[str, Callable[[Clips, Path], None]] = {
     "tiny.mp4": _tiny,
     "variable_rate.mp4": _variable_rate,
     "doubled.mp4": _doubled,
+    "lost_frame.mkv": _lost_frame,
+    "lost_frame.ts": _lost_frame,
+    "lost_frame.webm": _lost_frame,
+    "pause.mkv": _pause,
     "far_apart.mp4": _far_apart,
     "one_frame_less.mp4": _one_frame_less,
     "late_sound.mkv": _late_sound,
