@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from mainstem.base.errors import InvalidArgumentError
 from mainstem.web.errors import ForbiddenError, TokenNeededError
-from mainstem.web.identity import host_name, is_loopback
+from mainstem.web.identity import host_name, is_loopback, is_sendable
 from mainstem.web.security import (
     CONTENT_SECURITY_POLICY,
     HEADERS,
@@ -167,9 +167,11 @@ def check_no_method_passes_as_a_question(override: str) -> None:
 
 
 def test_a_short_token_is_none() -> None:
-    """A token that could be guessed is refused at once."""
-    with pytest.raises(InvalidArgumentError):
-        Gate(lambda *_: None, "short")  # type: ignore[arg-type]
+    """A token that could be guessed, or that no header can carry, is refused at once."""
+    for token in ("short", "tok€n-tok€n", "one\nand another", " with spaces "):
+        with pytest.raises(InvalidArgumentError):
+            Gate(lambda *_: None, token)  # type: ignore[arg-type]
+    assert is_sendable(TOKEN)
 
 
 def test_every_answer_carries_the_policy(tmp_path: Path) -> None:

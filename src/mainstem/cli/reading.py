@@ -6,8 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
-import msgspec
-
+from mainstem.base.codec import NotDecodableError, decode
 from mainstem.cli.errors import NotFoundError
 from mainstem.log import ReadableLog, StoredRecord, open_reader
 
@@ -78,8 +77,8 @@ async def last_records_begin(log: ReadableLog, pattern: str, count: int) -> int:
 
 def readable_value(value: bytes) -> dict[str, object]:
     """Return a record's value for JSON output, under a name that says what it is: ``value``, ``text`` or ``base64``."""
-    with suppress(msgspec.DecodeError):  # not JSON: text, or bytes
-        return {"value": msgspec.json.decode(value)}
+    with suppress(NotDecodableError):  # not JSON, or nothing that this process can take in: text, or bytes
+        return {"value": decode(value)}
     with suppress(UnicodeDecodeError):
         return {"text": value.decode()}
     return {"base64": value}

@@ -15,7 +15,7 @@ from mainstem.cli.attempts import Attempt, attempts_of
 from mainstem.cli.errors import EXIT_OK, NotFoundError, UsageError
 from mainstem.cli.output import Output, Style, format_count, format_time, iso_time, layout, printable
 from mainstem.cli.reading import open_data, read_all
-from mainstem.cli.running import call_application, named_server, owner_pid
+from mainstem.cli.running import named_server, owner_pid, running_server, wish_for
 from mainstem.flow.history import RunFold, RunSummary, State, fold_run, read_entry, read_line, run_id_of
 from mainstem.flow.ids import check_run_id
 from mainstem.flow.journal import JOURNAL_PREFIX, LOG_LINES_PREFIX, LogLine, RunCompleted, Started
@@ -305,8 +305,8 @@ def _print_attempts(attempts: list[Attempt], output: Output) -> None:
 
 
 def _change(change: str, run_id: str, arguments: argparse.Namespace, output: Output) -> None:
-    server = named_server(arguments.url, arguments.token) if arguments.url else None
-    answer = call_application(arguments.data, f"/api/runs/{run_id}/{change}", {"reason": arguments.reason}, server)
+    server = named_server(arguments.url, arguments.token) if arguments.url else running_server(arguments.data)
+    answer = wish_for(server, run_id, change, arguments.reason)
     if output.as_json:
         output.document(answer)
         return
