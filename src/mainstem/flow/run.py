@@ -128,6 +128,7 @@ class Run:
             position,
             self.headers,
             self._journal_lost,
+            on_refused=self._journal_refused,
             limits=engine.limits,
         )
         self.past: dict[str, Past] = history.keys if history is not None else {}
@@ -223,6 +224,9 @@ class Run:
         self.stop(Ending(None, error))
         self.engine.journal_lost(self, error)
 
+    def _journal_refused(self, error: Exception) -> None:
+        self.stop(Ending(RunFailed(error_info(error))))
+
     async def park(self) -> None:
         """Wait to be cancelled."""
         await self.engine.loop.create_future()
@@ -280,10 +284,17 @@ class Run:
         except Exception as error:  # noqa: BLE001 (a result over the limit, text that is no UTF-8: that failed the run)
             final = RunFailed(error_info(error))
             waiter = self.journal.put_last(encode_entry(final), alone=stopped)
-        while not waiter.done():
-            with suppress(asyncio.CancelledError):  # told too late: the ending is on its way to the disk
-                await asyncio.wait([waiter])
-        return None if waiter.cancelled() else final
+        while True:
+            while not waiter.done():
+                with suppress(asyncio.CancelledError):  # told too late: the ending is on its way to the disk
+                    await asyncio.wait([waiter])
+            if waiter.cancelled():
+                return None
+            if (refused := waiter.exception()) is None:
+                return final
+            # What was to be written ahead of it is not there: so this is not how the run ended.
+            final = RunFailed(error_info(refused))
+            waiter = self.journal.put_last(encode_entry(final), alone=True)
 
     def is_abandoned(self, prefix: str) -> bool:
         """Tell whether a branch belongs to one that was cancelled."""
