@@ -19,6 +19,7 @@ from mainstem.flow import RunFailedError
 from mainstem.flow import steps as steps_module
 from mainstem.flow.engine import Engine
 from mainstem.flow.history import RunFold
+from mainstem.flow.process_pool import Worker
 from mainstem.flow.queues import Queue, Window
 from mainstem.flow.run import Run
 from mainstem.host import lock as lock_module
@@ -36,7 +37,7 @@ from mainstem.services.uploads.storage import PartFile
 from mainstem.web import security as security_module
 from tests.app import test_unreadable
 from tests.bus import test_bus
-from tests.flow import test_interrupted, test_jobs, test_recovery
+from tests.flow import test_interrupted, test_jobs, test_recovery, test_worker_faults
 from tests.log import test_damage, test_engine, test_io_errors
 from tests.services.media import test_workflow
 from tests.services.media.clips import Clips
@@ -233,6 +234,17 @@ def a_failed_packaging(directory: Path) -> None:
         test_workflow.test_a_failure_of_ours_publishes_nothing(Clips(clips), directory, patch)
 
 
+def death_in_mid_step_unnoticed(patch: pytest.MonkeyPatch) -> None:
+    """A worker that has served before is taken for one that died while it was idle."""
+    patch.setattr(Worker, "has_taken", property(lambda _self: False, lambda _self, _value: None), raising=False)
+
+
+def a_reused_worker_that_dies(directory: Path) -> None:
+    """An attempt that began in a worker counts, also in one that had served before."""
+    with pytest.MonkeyPatch.context() as patch:
+        test_worker_faults.test_a_reused_worker_that_dies_is_a_failed_attempt(directory, patch)
+
+
 def bytes_not_counted(patch: pytest.MonkeyPatch) -> None:
     """A group that is busy reads on, however large the events are that wait."""
     patch.setattr(Delivery, "size_bytes", 0)
@@ -265,6 +277,7 @@ CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], Non
     (test_jobs.test_a_delayed_job_waits_across_restarts, delay_forgotten),
     (test_jobs.test_a_rate_limited_queue, rate_ignored),
     (a_worker_that_dies, worker_death_is_final),
+    (a_reused_worker_that_dies, death_in_mid_step_unnoticed),
     (a_busy_group, bytes_not_counted),
     (
         lambda path: test_interrupted.test_a_run_that_cancels_its_own_call_fails("timeout", "sleep#1", path),
