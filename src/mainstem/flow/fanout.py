@@ -11,7 +11,7 @@ from mainstem.base.errors import InvalidArgumentError
 from mainstem.flow.branch import Branch, scope
 from mainstem.flow.journal import GatherFailed
 from mainstem.flow.replay import enter, mismatch
-from mainstem.flow.run import encode_entry
+from mainstem.flow.run import PASSED_ON, encode_entry
 
 if TYPE_CHECKING:
     from mainstem.flow.history import Past
@@ -20,6 +20,12 @@ BRANCHES_MAX = 50_000
 """Most branches of one ``gather`` or ``map``."""
 
 Work = Callable[[], Awaitable[Any]]
+
+
+class _BranchFailedError(Exception):
+    """Ends a worker whose branch raised. What it raised is kept beside it: a ``SystemExit`` that came out of a task
+    would end the process.
+    """
 
 
 async def fan_out(parent: Branch, key: str, name: str, work: Sequence[Work], max_concurrency: int | None) -> list[Any]:
@@ -82,6 +88,8 @@ class _Fan:
             if self._only is None and self._run.ending is None:
                 self._run.journal.put_soon(encode_entry(GatherFailed(self._key, index)))
             raise error
+        for task in self._tasks:
+            task.result()  # raises where one was broken off in a way that is not foreseen: its branch has no result
         return self._results
 
     async def _worker(self, *, queued: bool) -> None:
@@ -105,11 +113,13 @@ class _Fan:
                 if self._failed is not None or self._run.ending is not None or (task is not None and task.cancelling()):
                     raise
                 self._failed = (index, error)
+                raise _BranchFailedError from None
+            except PASSED_ON:
                 raise
-            except Exception as error:
+            except BaseException as error:  # noqa: BLE001 (the code of users: whatever it is, the branch has failed)
                 if self._failed is None:
                     self._failed = (index, error)
-                raise
+                raise _BranchFailedError from None
             finally:
                 self.passed = max(self.passed, branch.passed)
 

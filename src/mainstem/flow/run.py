@@ -40,6 +40,9 @@ _REST_AFTER_S = 0.05
 _INTERRUPTED_GRACE_S = 1.0
 """So long after it interrupted a call of its own the run's code may clean up."""
 
+PASSED_ON = (KeyboardInterrupt, GeneratorExit)
+"""What is nobody's failure: the process is told to end, the event loop is gone."""
+
 Body = Callable[["Run"], Coroutine[Any, Any, JournalEntry]]
 """What a run does: returns its final entry."""
 
@@ -253,9 +256,11 @@ class Run:
                     )
         except asyncio.CancelledError as cancelled:
             error = cancelled
-        except Exception as raised:  # noqa: BLE001 (the user's code: whatever it is, the run has failed)
+        except BaseException as raised:  # noqa: BLE001 (the user's code: whatever it is, the run has failed)
             error = raised
         await self._end(final, error)
+        if isinstance(error, PASSED_ON):
+            raise error
 
     async def _end(self, final: JournalEntry | None, error: BaseException | None) -> None:
         """Write how the run ended, and tell the engine. A cancel that comes now is too late."""
@@ -265,6 +270,8 @@ class Run:
                 final = RunFailed(error_info(error))  # the same, with the place in the code
         elif isinstance(error, asyncio.CancelledError) and self.task is not None and self.task.cancelling():
             final = None  # the event loop is being shut down: the run stays open
+        elif isinstance(error, PASSED_ON):
+            final = None
         elif error is not None:
             step = (error.key, error.attempt) if isinstance(error, StepFailedError) else ("", 0)
             final = RunFailed(error_info(error), *step)

@@ -13,6 +13,7 @@ import msgspec
 
 from mainstem.base.codec import NotDecodableError, NotJsonError, digest
 from mainstem.base.errors import InvalidArgumentError
+from mainstem.base.text import message_of
 from mainstem.bus.retry import Retry
 from mainstem.flow.branch import Attempt, Branch, current_branch, scope
 from mainstem.flow.errors import StepFailedError, ValueTooLargeError, WorkerDiedError
@@ -21,7 +22,7 @@ from mainstem.flow.functions import NO_ARGUMENTS, RecordedFunction, encode_argum
 from mainstem.flow.history import Past
 from mainstem.flow.journal import StepCompleted, StepFailed, StepStarted
 from mainstem.flow.replay import enter, mismatch
-from mainstem.flow.run import Run, encode_entry, error_info
+from mainstem.flow.run import PASSED_ON, Run, encode_entry, error_info
 from mainstem.flow.timers import TimeLimit
 from mainstem.trace.context import TraceContext, use_trace
 
@@ -199,8 +200,13 @@ class Carrying:
                 if run.ending is not None or (task is not None and task.cancelling()):
                     raise
                 failure: BaseException = error  # the step's own doing: an error as any other
+            except PASSED_ON:
+                raise
             except Exception as error:  # noqa: BLE001 (the step's: whatever it is, the attempt has failed)
                 failure = error
+            except BaseException as error:  # noqa: BLE001 (such as sys.exit(): an error as any other)
+                failure = RuntimeError(f"the step raised {type(error).__name__}: {message_of(error, 1000)}")
+                failure.__cause__ = error
             else:
                 waited_ns = self._waited_ns()
                 completed = StepCompleted(
