@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mainstem.flow import RunFailedError
+from mainstem.base.errors import InvalidArgumentError
+from mainstem.bus import Bus
+from mainstem.flow import Flow, RunFailedError
 from mainstem.flow.process_pool import Worker
 from mainstem.testing import SimulatedClock
 from tests.flow import process_steps
@@ -57,6 +59,21 @@ def test_the_limit_begins_with_the_work(
                 go[2].set()
 
     run(scenario())
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1.0, float("inf"), float("nan"), 1e300])
+def test_what_is_no_time_limit_is_refused(timeout_s: float) -> None:
+    """A time limit is positive and a hundred years at most; what is not is refused when it is declared."""
+    clock = SimulatedClock()
+    flow = Flow(Bus(clock), clock)
+
+    async def work() -> None:
+        return None
+
+    declarations = (flow.step(timeout_s=timeout_s), flow.workflow(timeout_s=timeout_s), flow.job(timeout_s=timeout_s))
+    for declare in declarations:
+        with pytest.raises(InvalidArgumentError, match=r"work: timeout_s=.*hundred years"):
+            declare(work)
 
 
 @pytest.mark.usefixtures("no_children_left")

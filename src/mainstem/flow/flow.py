@@ -170,7 +170,8 @@ class Flow:
             on: Pattern of streams: each event starts one run, exactly once, with the event's value as its argument. The
                 run's id is ``<name>@<position of the event>``, which nobody can choose for another run.
             name: Name in histories; by default the function's.
-            timeout_s: Limit of a whole run, from its start; it then fails with ``TimeoutError``.
+            timeout_s: Limit of a whole run, from its start, up to a hundred years; it then fails with
+                ``TimeoutError``.
             concurrency: Most runs that are carried out at once; others wait their turn.
         """
 

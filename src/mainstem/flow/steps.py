@@ -64,14 +64,12 @@ class Step(Generic[P, R]):
         self.recorded = recorded
         self.name = recorded.name
         self.retry = retry
-        self.timeout_s = timeout_s
+        self.timeout_s = recorded.check_timeout(timeout_s)
         self.executor: ExecutorName = executor or ("inline" if recorded.is_async else "thread")
         self.record_start = record_start
         self.executors = executors
         self.direct = self.executor == "inline" and recorded.is_async and timeout_s is None
         functools.update_wrapper(self, recorded.function)
-        if timeout_s is not None and timeout_s <= 0:
-            raise InvalidArgumentError(f"{recorded.where}: timeout_s={timeout_s}: expected more than 0.")
         if self.executor == "thread" and recorded.is_async:
             raise InvalidArgumentError(
                 f"{recorded.where} is a coroutine function: it runs 'inline' or in a 'process', not in a thread."

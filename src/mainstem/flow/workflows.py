@@ -50,7 +50,7 @@ class Workflow(Generic[P, R]):
         self._flow = flow
         self.recorded = recorded
         self.name = recorded.name
-        self.timeout_s = timeout_s
+        self.timeout_s = recorded.check_timeout(timeout_s)
         self.in_turn = in_turn
         functools.update_wrapper(self, recorded.function)
 
