@@ -28,6 +28,7 @@ from mainstem.log.embedded import engine as log_engine
 from mainstem.log.embedded import recovery, scan
 from mainstem.log.embedded.budget import ByteBudget
 from mainstem.log.errors import LogClosedError
+from mainstem.services.media import service as media_service
 from mainstem.services.media import work as media_work
 from mainstem.services.uploads import headers as headers_module
 from mainstem.services.uploads.reception import Body
@@ -39,7 +40,7 @@ from tests.app import test_unreadable
 from tests.bus import test_bus
 from tests.flow import test_interrupted, test_jobs, test_recovery, test_worker_faults
 from tests.log import test_damage, test_engine, test_io_errors
-from tests.services.media import test_workflow
+from tests.services.media import test_lives, test_workflow
 from tests.services.media.clips import Clips
 from tests.services.uploads import test_headers, test_lifecycle, test_reception, test_service
 from tests.web import test_security
@@ -215,6 +216,24 @@ def a_kill_in_mid_encode(directory: Path) -> None:
     test_workflow.test_kill_in_mid_encode(Clips(clips), directory)
 
 
+def open_runs_not_asked_for(patch: pytest.MonkeyPatch) -> None:
+    """At a start the unfinished files of all videos go, whatever the log says of their runs."""
+
+    async def nobody(*_arguments: object) -> bool:
+        return False
+
+    patch.setattr(media_service, "_is_open", nobody)
+
+
+def a_year_down(directory: Path) -> None:
+    """An application that comes back goes on with its videos."""
+    clips = directory / "clips"
+    clips.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        encoding = test_lives.Encoding(patch)
+        test_lives.test_chunks_wait_as_long_as_their_run("nothing", Clips(clips), directory, encoding)
+
+
 def visible_before_it_is_complete(patch: pytest.MonkeyPatch) -> None:
     """A video is announced when its packaging begins."""
     do_package = media_work.do_package
@@ -291,6 +310,7 @@ CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], Non
     (lambda _path: test_headers.test_long_metadata_is_refused(), metadata_of_any_length),
     (lambda _path: test_reception.test_fast_client_is_held_back(), client_not_held_back),
     (a_kill_in_mid_encode, finished_chunks_forgotten),
+    (a_year_down, open_runs_not_asked_for),
     (a_failed_packaging, visible_before_it_is_complete),
     (test_service.test_hostile_names_stay_words, names_of_strangers_kept),
     (test_security.test_every_answer_carries_the_policy, policy_left_out),

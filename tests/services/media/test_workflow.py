@@ -290,27 +290,6 @@ def test_library_after_a_restart(clips: Clips, tmp_path: Path) -> None:
     run(scenario())
 
 
-def test_sweep(tmp_path: Path) -> None:
-    """At the start, work directories of finished and of long abandoned videos go, and what encoders left unfinished in
-    others.
-    """
-    work = tmp_path / "data/services/media"
-    for name in ("refused", "abandoned", "under-way/unfinished-x"):
-        (work / name).mkdir(parents=True)
-    (work / "under-way/chunk-00000-720p.mp4").write_bytes(b"done")
-    os.utime(work / "abandoned", (0, 0))
-
-    async def scenario() -> None:
-        async with Mainstem(tmp_path / "data") as ms:
-            await ms.publish("video.refused", {"video_id": "refused"})
-        async with Mainstem(tmp_path / "data", services=[Media(workers=1)]):
-            assert left_over(tmp_path / "data") == sorted(
-                ["services/media/under-way", "services/media/under-way/chunk-00000-720p.mp4"]
-            )
-
-    run(scenario())
-
-
 def test_misuse(tmp_path: Path) -> None:
     """Numbers and presets out of range are refused; a service that does not run says so."""
     for wrong in ({"workers": 0}, {"videos_at_once": 0}, {"preset": "placebo; rm"}):
