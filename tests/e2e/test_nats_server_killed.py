@@ -118,7 +118,7 @@ def test_killed_again_and_again(settings: NatsSettings, tmp_path: Path) -> None:
                 await until(lambda enough=enough: len(work.acknowledged) >= enough, 30.0)  # type: ignore[misc]
                 server.kill()
                 if settings is IMPATIENT:
-                    await asyncio.sleep(2 * settings.patience_s)  # an outage that is longer than callers wait
+                    await asyncio.sleep(2 * settings.patience_s)  # sleeps: an outage that is longer than callers wait
                 await asyncio.to_thread(server.start)
             enough = len(work.acknowledged) + 50
             await until(lambda: len(work.acknowledged) >= enough, 30.0)

@@ -51,7 +51,7 @@ async def acknowledged_by_the_server(server: NatsServer) -> None:
     try:
         answered = await log.append("a", [Record(b"1")])
     except AppendOutcomeUnknownError:
-        return
+        return  # as promised
     else:
         raise AssertionError(f"position {answered} was acknowledged, and nobody has it")
     finally:
