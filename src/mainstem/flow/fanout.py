@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mainstem.base.errors import InvalidArgumentError
 from mainstem.flow.branch import Branch, scope
 from mainstem.flow.journal import GatherFailed
-from mainstem.flow.replay import enter, mismatch
+from mainstem.flow.replay import enter, left_behind, mismatch
 from mainstem.flow.run import PASSED_ON, encode_entry
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class _Fan:
         self._only = only
         self._results: list[Any] = [None] * len(work)
         self._failed: tuple[int, BaseException] | None = None
+        self._left: list[str] = []
         self._began_ns = self._run.engine.clock.time_ns()
         self._tasks: list[asyncio.Task[None]] = []
         self.passed = parent.passed
@@ -85,6 +86,8 @@ class _Fan:
                 _close(awaitable)
         if self._failed is not None:
             index, error = self._failed
+            if self._left and self._run.ending is None:
+                await self._run.pause_over(error, self._left)
             if self._only is None and self._run.ending is None:
                 self._run.journal.put_soon(encode_entry(GatherFailed(self._key, index)))
             raise error
@@ -112,16 +115,26 @@ class _Fan:
                 task = asyncio.current_task()
                 if self._failed is not None or self._run.ending is not None or (task is not None and task.cancelling()):
                     raise
-                self._failed = (index, error)
+                self._fail(index, error, prefix)
                 raise _BranchFailedError from None
             except PASSED_ON:
                 raise
             except BaseException as error:  # noqa: BLE001 (the code of users: whatever it is, the branch has failed)
-                if self._failed is None:
-                    self._failed = (index, error)
+                self._fail(index, error, prefix)
                 raise _BranchFailedError from None
             finally:
                 self.passed = max(self.passed, branch.passed)
+
+    def _fail(self, index: int, error: BaseException, prefix: str) -> None:
+        """Note the first failure, and whether the history goes on where the code now raised: in that branch, or behind
+        the call, unless it is on record that the call failed.
+        """
+        if self._failed is None:
+            self._failed = (index, error)
+            if self._run.uncalled:
+                self._left = self._run.left_over(prefix)
+                if self._only is None:
+                    self._left += left_behind(self._parent)
 
     async def _cancel_rest(self) -> None:
         interrupted = False

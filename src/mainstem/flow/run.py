@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import traceback
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -27,15 +28,19 @@ from mainstem.flow.publishing import publish_from
 from mainstem.flow.writer import RunJournal
 from mainstem.log.contract import ABOUT, TRACEPARENT
 from mainstem.trace.context import TraceContext, use_trace
+from mainstem.ui.format import shorten
 
 if TYPE_CHECKING:
     from mainstem.flow.engine import Engine
+
+_logger = logging.getLogger(__name__)
 
 encode_entry = msgspec.json.Encoder().encode
 """Return a journal entry's bytes."""
 
 _TRACEBACK_MAX_CHARS = 16 << 10
 _MESSAGE_MAX_CHARS = 16 << 10
+_SAID_MAX_CHARS = 500
 _REST_AFTER_S = 0.05
 _INTERRUPTED_GRACE_S = 1.0
 """So long after it interrupted a call of its own the run's code may clean up."""
@@ -239,6 +244,21 @@ class Run:
         self.stop(Ending(RunPaused(reason, recorded, called)))
         await self.park()
 
+    async def pause_over(self, error: BaseException, left: list[str]) -> NoReturn:
+        """Stop because the code raised where its history goes on; never returns."""
+        self.stop(Ending(self._misfit(error, left)))
+        await self.park()
+        raise asyncio.CancelledError
+
+    def _misfit(self, error: BaseException, left: list[str]) -> RunPaused:
+        _logger.error("run %s: its code raises before it has called %s", self.id, _some_of(left), exc_info=error)
+        info = error_info(error)
+        return RunPaused(
+            f"{self.function} raised before it called what its history holds.",
+            recorded=_some_of(left),
+            called=shorten(f"raised {info.type}: {info.message}", _SAID_MAX_CHARS),
+        )
+
     async def _execute(self, body: Body) -> None:
         final: JournalEntry | None = None
         error: BaseException | None = None
@@ -248,10 +268,10 @@ class Run:
         try:
             with use_trace(self.trace):
                 final = await body(self)
-                if self.ending is None and (left := self._left_over()):
+                if self.ending is None and (left := self.left_over()):
                     await self.pause(
                         f"{self.function} returned without calling what its history holds.",
-                        recorded=", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else ""),
+                        recorded=_some_of(left),
                         called="nothing more",
                     )
         except asyncio.CancelledError as cancelled:
@@ -272,6 +292,8 @@ class Run:
             final = None  # the event loop is being shut down: the run stays open
         elif isinstance(error, PASSED_ON):
             final = None
+        elif error is not None and (left := self.left_over()):
+            final = self._misfit(error, left)
         elif error is not None:
             step = (error.key, error.attempt) if isinstance(error, StepFailedError) else ("", 0)
             final = RunFailed(error_info(error), *step)
@@ -312,14 +334,22 @@ class Run:
             prefix = split_key(construct)[0]
         return False
 
-    def _left_over(self) -> list[str]:
-        """Return the recorded keys that the code never called, but for those in branches that were cancelled."""
+    def left_over(self, within: str = "") -> list[str]:
+        """Return the recorded keys that the code did not call, but for those in branches that were cancelled.
+
+        Args:
+            within: Prefix of a branch: only keys of it and of those in it.
+        """
         return sorted(
             prefix + local
             for prefix, locals_ in self.uncalled.items()
-            if not self.is_abandoned(prefix)
+            if prefix.startswith(within) and not self.is_abandoned(prefix)
             for local in locals_
         )
+
+
+def _some_of(keys: list[str]) -> str:
+    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
 
 def run_headers(trace: TraceContext, about: tuple[str, ...]) -> Mapping[str, str]:

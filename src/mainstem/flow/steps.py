@@ -25,6 +25,7 @@ from mainstem.flow.replay import enter, mismatch
 from mainstem.flow.run import PASSED_ON, Run, encode_entry, error_info
 from mainstem.flow.timers import TimeLimit
 from mainstem.trace.context import TraceContext, use_trace
+from mainstem.ui.format import shorten
 
 if TYPE_CHECKING:
     from mainstem.flow.executors import Executors
@@ -115,7 +116,7 @@ async def perform(
             await mismatch(branch, key, f"digest {past.digest}", f"digest {fingerprint}, arguments {arguments[:200]!r}")
         if past.result is not None:
             branch.passed = max(branch.passed, past.claims)
-            return bytes(past.result) if last else step.recorded.decode_result(past.result)
+            return bytes(past.result) if last else await _recorded_result(branch, key, step, past.result)
         if past.error is not None and not past.retry_at_ns and not past.under_way:
             branch.passed = max(branch.passed, past.claims)
             raise StepFailedError(step.name, key, past.attempt, past.error)
@@ -134,6 +135,15 @@ async def perform(
         run.pending -= 1
     branch.passed = run.claims
     return result
+
+
+async def _recorded_result(branch: Branch, key: str, step: Step[..., Any], result: msgspec.Raw) -> Any:
+    """Return a result that is on record; stop the run when it does not fit what the step is said to return."""
+    try:
+        return step.recorded.decode_result(result)
+    except Exception as error:  # noqa: BLE001 (the annotation, a model's validation: whatever it is, it does not fit)
+        recorded = f"the result {shorten(bytes(result)[:400].decode('utf-8', 'replace'), 200)}"
+        await mismatch(branch, key, recorded, message_of(error, 500))
 
 
 class Carrying:
