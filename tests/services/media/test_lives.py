@@ -6,6 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
+import httpx
 import pytest
 
 from mainstem.app import Mainstem
@@ -127,6 +128,10 @@ def test_a_cancelled_video_leaves_nothing(clips: Clips, tmp_path: Path, encoding
             with pytest.raises(RunCancelledError, match="not wanted"):
                 await result_of(ms, run_id)
             await until(lambda: left_over(data) == [], what="the chunks to go")
+            transport = httpx.ASGITransport(ms.asgi)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                page = (await client.get("/videos/upload-1")).text
+                assert "It was cancelled: not wanted." in page and "processing" not in page
 
     run(scenario())
 

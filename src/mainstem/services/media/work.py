@@ -43,6 +43,7 @@ from mainstem.services.media.records import (
     UPLOAD_COMPLETED,
     VIDEO_READY,
     VIDEO_REFUSED,
+    WORKFLOW,
     ChunkEncoded,
     Planned,
     Progress,
@@ -61,9 +62,6 @@ if TYPE_CHECKING:
     from mainstem.host.blobs import BlobStore
 
 _logger = logging.getLogger(__name__)
-
-WORKFLOW = "video"
-"""Name of the workflow in histories."""
 
 _SHORT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 _ATTEMPTS_MAX = 3
