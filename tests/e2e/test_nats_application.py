@@ -250,6 +250,82 @@ def test_the_dashboard_works(application: MakeApplication) -> None:
     run(scenario())
 
 
+# ---- its server is killed
+
+
+@pytest.mark.serial
+def test_an_application_outlives_its_server(tmp_path: Path) -> None:
+    """The server killed again and again under an application: every run and event is done once, nothing is stopped."""
+
+    async def scenario() -> None:
+        with NatsServer(tmp_path / "nats") as server:
+            ms = Mainstem(server.address(), state_directory=tmp_path / "state")
+            executions: list[tuple[str, str]] = []
+            seen: list[int] = []
+
+            @ms.step
+            async def note(number: int) -> int:
+                here = current_run()
+                assert here is not None
+                executions.append((here.run_id, here.step_key))
+                return number
+
+            @ms.workflow
+            async def work(number: int) -> int:
+                total = 0
+                for one in range(10):
+                    total += sum(await ms.gather(note(one), note(number)))
+                    await ms.sleep(seconds=0.02)
+                    await ms.publish("done", number * 100 + one, key=str(number))
+                return total
+
+            @ms.subscribe("done", group="audit")
+            async def audit(event: Event[int]) -> None:
+                seen.append(event.value)
+
+            async with ms:
+                handles = [await work.start(number, id=f"work-{number}") for number in range(20)]
+                for kill in range(1, 4):
+                    await until(lambda kill=kill: len(seen) > 30 * kill, 30.0)  # type: ignore[misc]
+                    server.kill()
+                    await asyncio.to_thread(server.start)
+                results = await asyncio.gather(*(handle.result(timeout_s=60) for handle in handles))
+                assert results == [45 + 10 * number for number in range(20)]
+                await until(lambda: len(set(seen)) == 200, 30.0)
+                assert [group.failure for group in ms.bus.groups()] == [""]
+            assert len(executions) == len(set(executions)) == 400, "a step was carried out twice"
+
+    run(scenario(), timeout_s=120.0)
+
+
+def test_it_stops_while_its_server_is_away(tmp_path: Path) -> None:
+    """An application whose server is gone can be stopped, in time."""
+
+    async def scenario() -> None:
+        with NatsServer(tmp_path / "nats") as server:
+            settings = NatsSettings(answer_s=1.0)
+            ms = Mainstem(server.address(), state_directory=tmp_path / "state", log_settings=settings)
+            going = asyncio.Event()
+
+            @ms.step
+            async def slow() -> None:
+                going.set()
+
+            @ms.workflow
+            async def work() -> None:
+                while True:
+                    await slow()
+
+            await ms.start()
+            await work.start()
+            await going.wait()
+            server.kill()
+            async with asyncio.timeout(20.0):
+                await ms.stop()
+
+    run(scenario())
+
+
 # ---- two applications on one log
 
 
