@@ -40,7 +40,7 @@ from mainstem.log import StoredRecord
 from mainstem.testing import SimulatedClock
 from mainstem.trace.context import derived_span_id, new_trace
 from mainstem.trace.spans import Span, UnderWay
-from tests.support import run
+from tests.support import run, until
 
 S = 1_000_000_000
 _NULL = msgspec.Raw(b"null")
@@ -291,10 +291,10 @@ def test_a_wall_clock_that_jumps_is_noticed() -> None:
         clock = SimulatedClock()
         timers = Timers(clock, clock.time_ns, 1e-9)
         waiting = asyncio.create_task(timers.wait_until(clock.time_ns() + 3600 * S))
-        await asyncio.sleep(0)
+        await until(lambda: clock.sleepers)  # a jump before that would be seen without any waking
         clock.jump_wall(3600)
         await clock.run_for(31, step_s=1)
-        assert waiting.done()
+        assert waiting.done(), "the jump was not noticed"
         timers.close()
 
     run(scenario())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import fcntl
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ import pytest
 from mainstem.bus.lanes import Delivery
 from mainstem.flow import RunFailedError
 from mainstem.flow import steps as steps_module
+from mainstem.flow import timers as timers_module
 from mainstem.flow.engine import Engine
 from mainstem.flow.history import RunFold
+from mainstem.flow.journal import StepStarted
 from mainstem.flow.process_pool import Worker
 from mainstem.flow.queues import Queue, Window
 from mainstem.flow.run import Run
 from mainstem.host import lock as lock_module
+from mainstem.host.disk import SystemFile
 from mainstem.log import EmbeddedLog, Record
 from mainstem.log.embedded import engine as log_engine
 from mainstem.log.embedded import recovery, scan
@@ -38,7 +42,8 @@ from mainstem.services.uploads.storage import PartFile
 from mainstem.web import security as security_module
 from tests.app import test_unreadable
 from tests.bus import test_bus
-from tests.flow import test_interrupted, test_jobs, test_recovery, test_worker_faults
+from tests.flow import test_interrupted, test_jobs, test_parts, test_recovery, test_worker_faults
+from tests.host import test_disk
 from tests.log import test_damage, test_engine, test_io_errors
 from tests.services.media import test_lives, test_workflow
 from tests.services.media.clips import Clips
@@ -253,6 +258,39 @@ def a_failed_packaging(directory: Path) -> None:
         test_workflow.test_a_failure_of_ours_publishes_nothing(Clips(clips), directory, patch)
 
 
+def starts_are_progress(patch: pytest.MonkeyPatch) -> None:
+    """An attempt whose start is on record counts as progress, though it never ends."""
+    advance = RunFold._advance
+
+    def hopeful(self: RunFold, entry: Any) -> None:
+        advance(self, entry)
+        if isinstance(entry, StepStarted):
+            self.claims_in_vain = 0
+
+    patch.setattr(RunFold, "_advance", hopeful)
+
+
+def clock_seldom_looked_at(patch: pytest.MonkeyPatch) -> None:
+    """Who waits for a moment of the wall clock sleeps as long as it seemed at first, however that clock is set."""
+    patch.setattr(timers_module, "_LONGEST_SLEEP_S", 1e9)
+
+
+def short_write_believed(patch: pytest.MonkeyPatch) -> None:
+    """What the system took of a write is taken for all of it."""
+
+    def once(self: SystemFile, offset: int, buffers: Sequence[Any]) -> int:
+        os.pwrite(self._descriptor, b"".join(buffers), offset)
+        return sum(map(len, buffers))
+
+    patch.setattr(SystemFile, "write_at", once)
+
+
+def writes_cut_short(directory: Path) -> None:
+    """What the system cuts short is written in full."""
+    with pytest.MonkeyPatch.context() as patch:
+        test_disk.test_a_short_write_is_gone_on_with(directory, patch, 3, 4)
+
+
 def death_in_mid_step_unnoticed(patch: pytest.MonkeyPatch) -> None:
     """A worker that has served before is taken for one that died while it was idle."""
     patch.setattr(Worker, "has_taken", property(lambda _self: False, lambda _self, _value: None), raising=False)
@@ -287,7 +325,10 @@ CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], Non
         digest_not_compared,
     ),
     (test_recovery.test_a_sleeper_is_not_taken_over_before_it_wakes, wake_time_forgotten),
-    (test_recovery.test_three_claims_in_vain_are_a_quarantine, claims_never_counted),
+    (lambda path: test_recovery.test_three_claims_in_vain_are_a_quarantine(path, False), claims_never_counted),
+    (lambda path: test_recovery.test_three_claims_in_vain_are_a_quarantine(path, True), starts_are_progress),
+    (lambda _path: test_parts.test_a_wall_clock_that_jumps_is_noticed(), clock_seldom_looked_at),
+    (writes_cut_short, short_write_believed),
     (
         lambda path: test_unreadable.test_an_unreadable_journal_is_a_paused_run(b"nonsense", path),
         unreadable_passed_over,
