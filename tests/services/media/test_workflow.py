@@ -137,6 +137,10 @@ REFUSED = {
     "sound_only.m4a": ("no_video", "only sound"),
     "truncated.mp4": ("truncated", "of the 50 frames that its index names"),
     "no_index.mp4": ("truncated", "no index"),
+    "truncated_matroska.mkv": ("truncated", "by what its beginning says it has at least"),
+    "truncated_web.webm": ("truncated", "by what its beginning says it has at least"),
+    "truncated_avi.avi": ("truncated", "by what its beginning says it has at least"),
+    "truncated_flash.flv": ("truncated", "by what its beginning says it lasts 2.0 s"),
     "damaged.mp4": ("damaged", "frames where"),
 }
 """Clips that are refused: reason, and words of the sentence."""
