@@ -78,6 +78,14 @@ def test_without_a_token_only_this_machine(server: tuple[str, int], headers: dic
         check_local({"server": server}, Headers(headers))
 
 
+def test_two_host_names_are_none() -> None:
+    """A request with a second host name is refused, whichever comes first (RFC 9112, 3.2)."""
+    for names in ((b"127.0.0.1", b"evil.example"), (b"evil.example", b"127.0.0.1"), (b"127.0.0.1", b"127.0.0.1")):
+        headers = Headers(raw=[(b"host", name) for name in names])
+        with pytest.raises(ForbiddenError):
+            check_local({"server": ("127.0.0.1", 80)}, headers)
+
+
 def test_what_nginx_sends_on_is_refused() -> None:
     """``proxy_pass`` alone names this machine as the host and shows itself by HTTP/1.0 only."""
     sent_on = Headers({"host": "127.0.0.1:8000", "connection": "close"})
