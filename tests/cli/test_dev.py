@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import msgspec
 import pytest
 
 from mainstem.cli.arguments import TOKEN_VARIABLE
+from mainstem.cli.dev import Wish
 from mainstem.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from mainstem.cli.listening import address_of, listen
 from mainstem.cli.new import write_application
@@ -199,6 +201,23 @@ def test_who_is_impatient_gets_the_same_end(tmp_path: Path, signals: tuple[signa
         (tmp_path / "let").touch()
         assert dev.process.wait(20) == (EXIT_INTERRUPTED if signals[0] == signal.SIGINT else EXIT_OK)
         assert has_ended(pid)
+
+
+def test_a_signal_is_noted_and_not_raised() -> None:
+    """Of signals the first is kept, one that was ignored stays so, and afterwards they do what they did before."""
+    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Wish() as wish:
+            assert not select.select([wish.fileno()], [], [], 0)[0]
+            signal.raise_signal(signal.SIGINT)
+            assert wish.signal is None
+            for _ in range(2):
+                signal.raise_signal(signal.SIGTERM)
+            assert wish.signal == signal.SIGTERM
+            assert select.select([wish.fileno()], [], [], 0)[0]
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, earlier)
 
 
 def test_the_application_ends_with_its_supervisor(shop: Path) -> None:

@@ -154,7 +154,10 @@ class Wish:
     def __init__(self) -> None:
         self.signal: int | None = None
         self._come, self._noted = os.pipe()
-        self._earlier = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        heeded = [signal.SIGTERM]
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a script's "&": its terminal's Ctrl-C is not for us
+            heeded.append(signal.SIGINT)
+        self._earlier = {number: signal.signal(number, self._note) for number in heeded}
 
     def __enter__(self) -> Self:
         """Return itself."""
