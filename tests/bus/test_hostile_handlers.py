@@ -180,33 +180,6 @@ def test_an_error_that_cannot_be_written_is_a_dead_letter_all_the_same(tmp_path:
     run(scenario())
 
 
-def test_a_due_retry_is_not_forgotten_on_a_quiet_stream(tmp_path: Path) -> None:
-    """A retry that finds no free place when it is due gets the one that is given back, though nothing else happens."""
-    attempts: list[int] = []
-    release = asyncio.Event()
-
-    def declare(bus: Bus) -> None:
-        @bus.subscribe("a", group="g", concurrency=1, retry=Retry(max_attempts=3, base_s=0.05, max_s=0.05, jitter=0.0))
-        async def handler(event: Event[int]) -> None:
-            attempts.append(event.value)
-            if event.value == 0:
-                await release.wait()
-            elif attempts.count(event.value) == 1:
-                raise RuntimeError("once")
-
-    async def scenario() -> None:
-        async with running(tmp_path, declare) as (bus, _log):
-            await bus.publish("a", 1)
-            await bus.publish("a", 2)
-            await bus.publish("a", 0)
-            await until(lambda: sorted(attempts) == [0, 1, 2] and bus.groups()[0].retrying == 2)
-            await asyncio.get_running_loop().run_in_executor(None, threading.Event().wait, 0.2)  # both are due by then
-            release.set()
-            await until(lambda: sorted(attempts) == [0, 1, 1, 2, 2])
-
-    run(scenario())
-
-
 def test_what_a_handler_sets_in_its_context_ends_with_it(tmp_path: Path) -> None:
     """A context variable that one event's handler sets is not seen by the next event's."""
     seen: list[str] = []

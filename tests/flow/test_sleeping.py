@@ -21,13 +21,22 @@ async def _gathered(sleep: Awaitable[Any], call: Awaitable[Any]) -> Any:
     return (await asyncio.gather(sleep, call))[1]
 
 
+async def _gathered_late(sleep: Awaitable[Any], call: Awaitable[Any]) -> Any:
+    async def late() -> Any:
+        for _turn in range(10):
+            await asyncio.sleep(0)
+        return await call
+
+    return (await asyncio.gather(sleep, late()))[1]
+
+
 async def _in_a_task(sleep: Awaitable[Any], call: Awaitable[Any]) -> Any:
     task = asyncio.ensure_future(call)
     await sleep
     return await task
 
 
-@pytest.mark.parametrize("beside", [_gathered, _in_a_task])
+@pytest.mark.parametrize("beside", [_gathered, _gathered_late, _in_a_task])
 def test_a_step_beside_a_sleep_does_not_wait_for_its_end(tmp_path: Path, beside: _Beside) -> None:
     """A step that was under way beside a sleep when the process died is carried out again at the next start."""
     clock = SimulatedClock()
