@@ -29,7 +29,7 @@ from examples.video.clip import ClipError, default_clip
 from examples.video.progress import Screen
 from examples.video.report import Report, faults
 from examples.video.run import Demonstration, DemonstrationError
-from mainstem.host.lock import lock_owner_pid
+from mainstem.log import owner_pid
 
 ROOT = Path(__file__).parents[2]
 """The project's directory: clips are kept in ``.cache/demo``, and each run has a directory of its own in ``out``."""
@@ -56,7 +56,7 @@ def new_directory() -> Path:
     """Make a directory for this run, and remove those of earlier runs but the latest few."""
     out = Path(os.environ.get("OUT") or ROOT / "out").absolute()
     for old in sorted(path for path in out.glob("????????-??????-*") if path.is_dir())[:-_RUNS_KEPT]:
-        if not lock_owner_pid(old / "data" / "log" / "lock"):  # a run that still serves keeps its directory
+        if not owner_pid(old / "data" / "log"):  # a run that still serves keeps its directory
             shutil.rmtree(old)
     directory = out / f"{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
     directory.mkdir(parents=True)
@@ -79,7 +79,7 @@ async def demonstrate(screen: Screen, *, once: bool) -> int:
             demonstration = Demonstration(screen, clip, directory, report)
             await demonstration.run()
             wrong = faults(report, demonstration.problems, workers=demonstration.workers)
-        except (ClipError, DemonstrationError) as error:
+        except (ClipError, DemonstrationError, OSError) as error:  # a directory that takes nothing, a full disk
             wrong = [str(error)]
         report.ok = not wrong
         report.wall_s = round(time.monotonic() - began_s, 1)
@@ -89,12 +89,21 @@ async def demonstrate(screen: Screen, *, once: bool) -> int:
         screen.line(msgspec.json.encode(report).decode())
         if demonstration is not None and report.playlist and screen.is_terminal and not once:
             with suppress(asyncio.CancelledError):  # Ctrl-C is how this is meant to end
-                await demonstration.serve_until_interrupted()
+                await serve(demonstration, report, screen)
             screen.line()
     finally:
         if demonstration is not None:
             await demonstration.close()
     return 0 if report.ok else 1
+
+
+async def serve(demonstration: Demonstration, report: Report, screen: Screen) -> None:
+    """Go on serving until Ctrl-C; a server that ends by itself was not good."""
+    try:
+        await demonstration.serve_until_interrupted()
+    except DemonstrationError as error:
+        report.ok = False
+        screen.line(f"\nNot good: {error}")
 
 
 def main() -> int:

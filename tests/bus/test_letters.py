@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def test_a_huge_key_does_not_stop_its_group(tmp_path: Path) -> None:
 
 def test_letters_beyond_one_commit_go_in_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Events given up while the log was busy, more than one append holds, are all written, each once."""
-    count = 900
+    records = [Record(b'"' + b"x" * 16_000 + b'"')] * 400
     gate = asyncio.Event()
     together = EmbeddedLog.append_many
 
@@ -95,12 +95,20 @@ def test_letters_beyond_one_commit_go_in_several(tmp_path: Path, monkeypatch: py
     async def scenario() -> None:
         monkeypatch.setattr(EmbeddedLog, "append_many", waits)
         async with running(tmp_path, declare) as (bus, log):
-            positions = [await log.append("in.a", [Record(b'"' + b"x" * 16_000 + b'"')]) for _ in range(count)]
-            await until(lambda: bus.groups()[0].dead == count, 30.0)
+            ends = [await log.append("in.a", records) for _batch in range(3)]
+            await until(lambda: bus.groups()[0].dead == 1200, 30.0)
             gate.set()
-            await until(lambda: _is_saved(log, positions[-1]))
-            letters = [decode(one.value, DeadLetter) for one in await log.read("$dead.g", limit=65_536)]
-            assert [letter.position for letter in letters] == positions
+            await until(lambda: _is_saved(log, ends[-1]))
+            assert bus.groups()[0].failure == ""
+            positions = [one.position async for one in _letters(log)]
+            assert positions == [position for end in ends for position in range(end - 399, end + 1)]
+
+    async def _letters(log: EmbeddedLog) -> AsyncIterator[DeadLetter]:
+        after = 0
+        while batch := await log.read("$dead.g", after):
+            for record in batch:
+                yield decode(record.value, DeadLetter)
+            after = batch[-1].position
 
     async def _is_saved(log: EmbeddedLog, position: int) -> bool:
         cursor = await log.last("$group.g")

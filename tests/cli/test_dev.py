@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import msgspec
 import pytest
 
 from mainstem.cli.arguments import TOKEN_VARIABLE
+from mainstem.cli.dev import Wish
 from mainstem.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from mainstem.cli.listening import address_of, listen
 from mainstem.cli.new import write_application
@@ -66,6 +68,11 @@ class Dev:
         event = msgspec.json.decode(self.process.stdout.readline(), type=dict[str, object])
         assert event["event"] == kind, event
         return event
+
+    def next_error(self) -> dict[str, str]:
+        """Return the next thing that is told, which is an error."""
+        assert self.process.stdout is not None
+        return msgspec.json.decode(self.process.stdout.readline(), type=dict[str, dict[str, str]])["error"]
 
 
 @contextmanager
@@ -143,12 +150,74 @@ def test_a_broken_change_is_waited_out(shop: Path) -> None:
         dev.next_event("ready")
         (shop / "app.py").write_text("1 / 0\n")
         dev.next_event("changed")
+        assert "ZeroDivisionError" in dev.next_error()["message"]
         assert dev.next_event("ended")["exit_code"] == EXIT_FAILED
         (shop / "app.py").write_text(good)
         dev.next_event("changed")
         dev.next_event("ready")
         dev.process.send_signal(signal.SIGTERM)
         assert dev.process.wait(20) == EXIT_OK
+
+
+def test_an_error_of_the_changed_code_is_json_where_json_was_asked_for(shop: Path) -> None:
+    """What a program reads from ``--json`` is JSON also when the changed code holds no application."""
+    with developing(shop) as dev:
+        dev.next_event("ready")
+        (shop / "app.py").write_text("x = 1\n")
+        dev.next_event("changed")
+        error = dev.next_error()
+        assert error["code"] == "application-load" and "no Mainstem objects" in error["message"]
+        dev.next_event("ended")
+
+
+STUBBORN = """
+import signal
+from mainstem import Mainstem
+from starlette.applications import Starlette
+from contextlib import asynccontextmanager
+ms = Mainstem("data")
+@asynccontextmanager
+async def lifespan(app):
+    async with ms:
+        yield
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        open("ending", "w").close()
+        while not __import__("os").path.exists("let"):
+            await __import__("asyncio").sleep(0.01)
+api = Starlette(lifespan=lifespan)
+api.mount("/mainstem", ms.asgi)
+"""
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM)])
+def test_who_is_impatient_gets_the_same_end(tmp_path: Path, signals: tuple[signal.Signals, signal.Signals]) -> None:
+    """A second signal, while the application is ending, changes nothing: no traceback, and no process is left."""
+    (tmp_path / "app.py").write_text(STUBBORN)
+    with developing(tmp_path) as dev:
+        pid = int(str(dev.next_event("ready")["pid"]))
+        dev.process.send_signal(signals[0])
+        wait_until((tmp_path / "ending").exists, 20)
+        dev.process.send_signal(signals[1])
+        (tmp_path / "let").touch()
+        assert dev.process.wait(20) == (EXIT_INTERRUPTED if signals[0] == signal.SIGINT else EXIT_OK)
+        assert has_ended(pid)
+
+
+def test_a_signal_is_noted_and_not_raised() -> None:
+    """Of signals the first is kept, one that was ignored stays so, and afterwards they do what they did before."""
+    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Wish() as wish:
+            assert not select.select([wish.fileno()], [], [], 0)[0]
+            signal.raise_signal(signal.SIGINT)
+            assert wish.signal is None
+            for _ in range(2):
+                signal.raise_signal(signal.SIGTERM)
+            assert wish.signal == signal.SIGTERM
+            assert select.select([wish.fileno()], [], [], 0)[0]
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, earlier)
 
 
 def test_the_application_ends_with_its_supervisor(shop: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -180,3 +182,34 @@ def write_one_more(data: Path) -> None:
     from tests.cli.conftest import write_log
 
     write_log(data, [Append("orders.created", [Record(b'{"id": 99}')])])
+
+
+@pytest.mark.parametrize("where", [">/dev/full", ">&-", ">/dev/full 2>&1", ">&- 2>&-"])
+@pytest.mark.parametrize(
+    "words",
+    ["--version", "--help", "tail '>' --no-follow", "tail '>' --no-follow --json", "log stats --json", "runs x --json"],
+)
+def test_an_output_that_cannot_be_written_is_a_failure(words: str, where: str, orders: Path) -> None:
+    """On a full disk, and with its output closed, a command says in a sentence that it could not print, and fails."""
+    data = "" if words.startswith("-") else f"--data {orders}" if not words.startswith("log") else str(orders)
+    done = run_in_shell(f"{words} {data} {where}")
+    assert done.returncode == (EXIT_NOT_FOUND if words.startswith("runs") else EXIT_FAILED)
+    assert (done.stderr == "") == ("2>" in where)
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+    if done.stderr and not words.startswith("runs"):
+        assert done.stderr.startswith("error: standard output: ") and done.stderr.count("\n") == 1
+
+
+def run_in_shell(line: str) -> subprocess.CompletedProcess[str]:
+    """Run ``mainstem`` with words and redirections."""
+    command = ["sh", "-c", f"exec {sys.executable} -m mainstem.cli {line}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_name_that_is_no_text_is_told(tmp_path: Path) -> None:
+    """A directory whose name is no UTF-8 is named in an error, as text and as JSON."""
+    directory = shlex.quote(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    for words in ("runs", "tail '>' --json"):
+        done = run_in_shell(f"{words} --data {directory}")
+        assert done.returncode == EXIT_NOT_FOUND
+        assert "\\udcff" in done.stdout + done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,21 @@ def test_half_an_application_is_never_left(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(FileNotFoundError):
         write_application(tmp_path / "shop")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_one_left_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that was killed midway leaves its unfinished directory, and the next one writes the application."""
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        patch.setattr(Path, "rename", lambda _self, _target: killed(_self))
+        with pytest.raises(KeyboardInterrupt):
+            write_application(tmp_path / "shop")
+    assert len(list(tmp_path.iterdir())) == 1
+    assert write_application(tmp_path / "shop") == list(TEMPLATES)
 
 
 def test_the_example_is_what_new_writes(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +17,7 @@ from mainstem.cli.output import (
     format_count,
     format_time,
     iso_time,
+    json_text,
     layout,
     printable,
     printable_lines,
@@ -86,3 +90,64 @@ def test_errors_and_documents() -> None:
     machine.error(CommandError("no"))
     machine.flush()
     assert out.getvalue() == '{\n  "a": 1\n}\n{"error":{"code":"command","message":"no","try":""}}\n'
+
+
+def test_what_is_no_text_is_written_out_in_json() -> None:
+    """A file's name that is no UTF-8 and a record's JSON whose strings are none are JSON that is text."""
+    name = os.fsdecode(b"/tmp/\xff")
+    assert json_text({name: [(name, 1)], "summary": Named(name)}) == (
+        '{"/tmp/\\\\udcff":[["/tmp/\\\\udcff",1]],"summary":{"name":"/tmp/\\\\udcff"}}'
+    )
+    assert json_text({"value": msgspec.Raw(b'"\xff"')}) == '{"value":"\ufffd"}'
+
+
+@given(st.text(st.characters(exclude_categories=[])))
+def test_everything_can_be_printed(text: str) -> None:
+    """Whatever the text and the terminal's encoding, a line is printed, and JSON stays what it was."""
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        output = Output(as_json=True, stdout=stream)
+        output.text(text)
+        output.json_line([text])
+        stream.seek(0)
+        *_lines, line, rest = stream.buffer.read().split(b"\n")
+        assert rest == b""
+        assert msgspec.json.decode(line.decode(encoding)) == [text.encode(errors="backslashreplace").decode()]
+
+
+class Named(msgspec.Struct):
+    """Something with a name."""
+
+    name: str
+
+
+class Full(io.StringIO):
+    """A stream to a disk that is full."""
+
+    def write(self, _text: str) -> int:
+        """Refuse it."""
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("stdout", [Full(), None], ids=["full", "closed"])
+def test_an_output_that_takes_nothing_is_told_where_it_can_be(
+    stdout: io.StringIO | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Printing names standard output as what is at fault; an error that was to be JSON there goes to standard error."""
+    monkeypatch.setattr("sys.stdout", None)
+    err = io.StringIO()
+    output = Output(as_json=True, stdout=stdout, stderr=err)
+    for printing in (output.text, output.document, output.json_line):
+        with pytest.raises(OSError, match="standard output") as caught:
+            printing("a")
+        assert caught.value.filename == "standard output"
+    output.error(CommandError("no"))
+    assert err.getvalue() == "error: no\n"
+    output.settle()
+
+
+def test_nobody_left_to_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a standard error, or with a full one, a remark is nobody's, and the exit code tells."""
+    monkeypatch.setattr("sys.stderr", None)
+    for stderr in (None, Full()):
+        Output(as_json=False, stderr=stderr).error(CommandError("no"))

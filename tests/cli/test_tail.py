@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mainstem.cli.errors import EXIT_INTERRUPTED, EXIT_NOT_FOUND, EXIT_OK, EXIT_USAGE
 from mainstem.cli.reading import last_records_begin, open_data, readable_value
-from mainstem.log import Record, open_log
-from tests.cli.conftest import Invoke
+from mainstem.log import Append, Record, open_log
+from tests.cli.conftest import Invoke, write_log
 
 
 def test_the_last_records_of_a_pattern(invoke: Invoke, orders: Path) -> None:
@@ -40,6 +40,16 @@ def test_values_that_are_no_json() -> None:
     assert readable_value(b'{"a": 1}') == {"value": {"a": 1}}
     assert readable_value(b"hello") == {"text": "hello"}
     assert readable_value(b"\xff") == {"base64": b"\xff"}
+    assert readable_value(b'"\xff"') == {"base64": b'"\xff"'}
+    assert readable_value(b"[" * 20_000) == {"text": "[" * 20_000}
+
+
+def test_a_value_that_is_no_text_does_not_end_the_tail(invoke: Invoke, orders: Path) -> None:
+    """What comes behind a record that only looks like JSON is printed as well."""
+    write_log(orders, [Append("odd", [Record(value)]) for value in (b'"\xff\xfe"', b"[" * 20_000, b"1")])
+    result = invoke("tail", "odd", "--no-follow", "--data", orders, "--json")
+    assert result.code == EXIT_OK
+    assert [line["position"] for line in result.json_lines] == [13, 14, 15]
 
 
 def test_long_values_are_cut_unless_full(invoke: Invoke, orders: Path, tmp_path: Path) -> None:

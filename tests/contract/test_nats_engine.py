@@ -383,7 +383,7 @@ def test_three_replicas(tmp_path: Path) -> None:
     async def scenario() -> None:
         hosts = ",".join(server.address().split("//")[1].split("/")[0] for server in servers)
         address = f"nats://{hosts}/cluster?sync=always"
-        async with opened(address, NatsSettings(replicas=3)) as log:
+        async with opened(address, NatsSettings(replicas=3, answer_s=1.0)) as log:
             last = 0
             for number in range(100):
                 last = await log.append("a", [Record(b"%d" % number)], expected_position=last)

@@ -1,8 +1,8 @@
 """A process full of durable work, for ``test_kill9_flow.py``, which kills it again and again.
 
-``python -m tests.e2e.flow_app DIRECTORY`` prints ``ready`` when it works and ``finished`` when nothing is left to do.
-Each execution of a step is a line in ``steps.txt``, synced before the step goes on, so that the journal can be compared
-with what really happened.
+``python -m tests.e2e.flow_app DIRECTORY [ADDRESS]`` prints ``ready`` when it works and ``finished`` when nothing is
+left to do. The log is in the directory, or on the NATS server of the address. Each execution of a step is a line in
+``steps.txt``, synced before the step goes on, so that the journal can be compared with what really happened.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 from mainstem.bus import Bus, Event, Retry
 from mainstem.flow import Flow, RunHandle, RunPausedError, current_run
 from mainstem.host.clock import SystemClock
-from mainstem.log import open_log
+from mainstem.log import Log, open_log
+from mainstem.log.engines.nats import open_nats_log
 from tests.e2e.flow_app_facts import ROUNDS, RUNS
 
 DONE_STREAM = "work.done"
@@ -135,7 +136,7 @@ async def outcome(handle: RunHandle[Any]) -> Any:
 
 async def main() -> None:
     """Work until everything is done."""
-    log = await open_log(directory / "log")
+    log: Log = await (open_nats_log(sys.argv[2]) if len(sys.argv) > 2 else open_log(directory / "log"))
     await flow.start(log)
     await bus.start(log)
     handles = [await work.start(number, id=f"work-{number}") for number in range(RUNS)]
@@ -145,7 +146,7 @@ async def main() -> None:
     for number in range(RUNS):
         assert await outcome(flow.handle(f"mail-{number}")) == f"sent {number}"
     for record in await log.read(DONE_STREAM, limit=RUNS * ROUNDS):
-        await outcome(flow.handle(f"follow-{record.position}"))
+        await outcome(flow.handle(f"follow@{record.position}"))
     while any(group.lag for group in bus.groups()):
         await clock.sleep(0.02)
     await bus.stop()

@@ -15,10 +15,11 @@ import msgspec
 import pytest
 
 from examples.video.clip import default_clip, find_ffmpeg
-from examples.video.demo import choose_clip, demonstrate, main
+from examples.video.demo import choose_clip, demonstrate, main, new_directory, serve
+from examples.video.progress import Screen
 from examples.video.report import CHUNKS_MIN, CUTS, Report
-from examples.video.run import Demonstration
-from mainstem.log import open_reader
+from examples.video.run import Demonstration, DemonstrationError
+from mainstem.log import open_log, open_reader
 from mainstem.trace.context import parse_traceparent
 from tests.support import ROOT, run
 
@@ -125,6 +126,51 @@ def test_a_clip_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     output = capsys.readouterr().out.rstrip().split("\n")
     assert "there is no such file" in output[-2] + output[-3]
     assert not msgspec.json.decode(output[-1], type=Report).ok
+
+
+def test_a_place_that_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An ``OUT`` that cannot be written, or a full disk, is a sentence and a last line that is not ok."""
+    (tmp_path / "clip.mp4").touch()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VIDEO", str(tmp_path / "clip.mp4"))
+    monkeypatch.setenv("OUT", str(tmp_path / "file"))
+    assert main() == 1
+    output = capsys.readouterr().out.rstrip().split("\n")
+    assert "Not a directory" in output[-3] + output[-2]
+    assert not msgspec.json.decode(output[-1], type=Report).ok
+
+
+def test_the_directory_of_a_run_that_still_serves_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of earlier runs the latest few are kept, and those whose log is in use."""
+    monkeypatch.setenv("OUT", str(tmp_path))
+    for day in range(1, 7):
+        (tmp_path / f"202611{day:02d}-000000-1" / "data").mkdir(parents=True)
+
+    async def main() -> None:
+        log = await open_log(tmp_path / "20261102-000000-1" / "data" / "log")
+        new_directory()
+        await log.close()
+
+    run(main())
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert [name[6:8] for name in kept[:-1]] == ["02", "04", "05", "06"]
+
+
+def test_a_server_that_ends_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    """Serving on until Ctrl-C, a server that ends by itself is told, and makes the result not good."""
+
+    class Ending(Demonstration):
+        def __init__(self) -> None:
+            pass
+
+        async def serve_until_interrupted(self) -> None:
+            raise DemonstrationError("the server ended by itself")
+
+    report = Report(ok=True)
+    run(serve(Ending(), report, Screen()))
+    assert not report.ok and "the server ended by itself" in capsys.readouterr().out
 
 
 def test_the_built_in_clip_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,9 @@ import pytest
 
 from mainstem.flow.history import decode_entry, run_id_of
 from mainstem.flow.journal import Claimed, StepCompleted, StepFailed
-from mainstem.log import open_reader
+from mainstem.log import EmbeddedReader, open_reader
+from mainstem.log.engines.nats import NatsLog, open_nats_log
+from tests.contract.nats_server import NatsServer
 from tests.e2e import flow_app_facts as facts
 from tests.support import ROOT, run, wait_until
 
@@ -28,12 +31,12 @@ _READY_S = 30.0
 class Life:
     """One life of the application."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, address: str) -> None:
         environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
         self._output = directory / "output.txt"
         with self._output.open("wb") as output, (directory / "errors.txt").open("ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.e2e.flow_app", str(directory)],
+                [sys.executable, "-m", "tests.e2e.flow_app", str(directory), *([address] if address else [])],
                 stdout=output,
                 stderr=errors,
                 env=environment,
@@ -54,12 +57,12 @@ class Life:
         self.process.wait()
 
 
-def _live_and_die(directory: Path) -> int:
+def _live_and_die(directory: Path, address: str) -> int:
     """Kill the application at random moments; return how often it was killed before everything was done."""
     chance = random.Random(SEED)
     kills = 0
     while kills < KILLS:
-        life = Life(directory)
+        life = Life(directory, address)
         early = chance.random() < 0.2
         if not early:
             wait_until(life.is_up, _READY_S, what="the application is up")
@@ -74,8 +77,8 @@ def _live_and_die(directory: Path) -> int:
     return kills
 
 
-def _finish(directory: Path) -> None:
-    life = Life(directory)
+def _finish(directory: Path, address: str) -> None:
+    life = Life(directory, address)
     try:
         assert life.process.wait(timeout=60.0) == 0, (directory / "errors.txt").read_text()[-4000:]
         assert life.said("finished")
@@ -83,9 +86,15 @@ def _finish(directory: Path) -> None:
         life.kill()
 
 
-async def _journals(directory: Path) -> tuple[dict[tuple[str, str], int], dict[int, tuple[int, int]], Counter[str]]:
+async def _opened(directory: Path, address: str) -> EmbeddedReader | NatsLog:
+    return await (open_nats_log(address) if address else open_reader(directory / "log"))
+
+
+async def _journals(
+    directory: Path, address: str
+) -> tuple[dict[tuple[str, str], int], dict[int, tuple[int, int]], Counter[str]]:
     """Return completed attempts by run and key, published events by position, and claims by run."""
-    reader = await open_reader(directory / "log")
+    reader = await _opened(directory, address)
     completed: dict[tuple[str, str], int] = {}
     failed: set[tuple[str, str, int]] = set()
     claims: Counter[str] = Counter()
@@ -104,19 +113,32 @@ async def _journals(directory: Path) -> tuple[dict[tuple[str, str], int], dict[i
             elif isinstance(entry, Claimed):
                 claims[run_id] += 1
     events = {}
-    for record in await reader.read("work.done", limit=65_536):
-        value = msgspec.json.decode(record.value, type=dict[str, int])
-        events[record.position] = (value["number"], value["round"])
+    after = 0
+    while batch := await reader.read("work.done", after, 10_000):
+        after = batch[-1].position
+        for record in batch:
+            value = msgspec.json.decode(record.value, type=dict[str, int])
+            events[record.position] = (value["number"], value["round"])
     await reader.close()
     return completed, events, claims
 
 
+@pytest.fixture(params=["embedded", "nats"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Return where the log is: an address, or nothing for the directory."""
+    if request.param == "embedded":
+        yield ""
+        return
+    with NatsServer(tmp_path / "nats") as server:
+        yield server.address()
+
+
 @pytest.mark.serial
-def test_fifty_kills(tmp_path: Path) -> None:
-    """Killed fifty times at random moments, everything is done once, in the end and in order."""
-    assert _live_and_die(tmp_path) == KILLS
-    _finish(tmp_path)
-    completed, events, claims = run(_journals(tmp_path))
+def test_fifty_kills(tmp_path: Path, address: str) -> None:
+    """Killed fifty times at random moments, everything is done once, in the end and in order; on each engine."""
+    assert _live_and_die(tmp_path, address) == KILLS
+    _finish(tmp_path, address)
+    completed, events, claims = run(_journals(tmp_path, address))
     assert sum(claims.values()) >= KILLS, "the kills hardly met any work"
 
     executions = [tuple(line.split()) for line in (tmp_path / "steps.txt").read_text().splitlines()]

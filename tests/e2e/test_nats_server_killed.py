@@ -118,7 +118,7 @@ def test_killed_again_and_again(settings: NatsSettings, tmp_path: Path) -> None:
                 await until(lambda enough=enough: len(work.acknowledged) >= enough, 30.0)  # type: ignore[misc]
                 server.kill()
                 if settings is IMPATIENT:
-                    await asyncio.sleep(2 * settings.patience_s)  # an outage that is longer than callers wait
+                    await asyncio.sleep(2 * settings.patience_s)  # sleeps: an outage that is longer than callers wait
                 await asyncio.to_thread(server.start)
             enough = len(work.acknowledged) + 50
             await until(lambda: len(work.acknowledged) >= enough, 30.0)
@@ -133,6 +133,84 @@ def test_killed_again_and_again(settings: NatsSettings, tmp_path: Path) -> None:
             await log.close()
 
     run(scenario(), timeout_s=150.0)
+
+
+class CutsConnections:
+    """A proxy before the server that ends each connection after a random number of bytes, in either direction."""
+
+    def __init__(self, server_port: int, chance: random.Random) -> None:
+        self._server_port = server_port
+        self._chance = chance
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.cuts = 0
+
+    async def __aenter__(self) -> int:
+        self._server = await asyncio.start_server(self._meet, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        assert isinstance(port, int)
+        return port
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+        ways = [
+            asyncio.create_task(self._pass_on(reader, behind_writer, self._chance.randrange(4_000, 40_000))),
+            asyncio.create_task(self._pass_on(behind_reader, writer, self._chance.randrange(4_000, 40_000))),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.cuts += 1
+            for way in ways:
+                way.cancel()
+            writer.close()
+            behind_writer.close()
+            self._tasks.discard(task)
+
+    @staticmethod
+    async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: int) -> None:
+        while left > 0 and (data := await reader.read(min(4096, left))):
+            left -= len(data)
+            writer.write(data)
+            await writer.drain()
+
+
+@pytest.mark.serial
+def test_connections_cut_anywhere(tmp_path: Path) -> None:
+    """Connections that end within messages, batches and answers: nothing is lost, nothing is there twice."""
+
+    async def scenario() -> None:
+        chance = random.Random(SEED)
+        with NatsServer(tmp_path / "nats") as server:
+            proxy = CutsConnections(int(server.address().rpartition(":")[2].partition("/")[0]), chance)
+            async with proxy as port:
+                log = await open_nats_log(f"nats://127.0.0.1:{port}/test?sync=always")
+                work = Work(log)
+                appenders = [asyncio.create_task(work.append(number)) for number in range(APPENDERS)]
+                tail = asyncio.create_task(work.follow())
+                await until(lambda: proxy.cuts >= 20, 60.0)
+                work.over = True
+                await asyncio.gather(*appenders)
+                await log.close()
+            beside = await open_nats_log(server.address())
+            records = await everything(beside)
+            tail.cancel()
+            await asyncio.gather(tail, return_exceptions=True)
+            assert work.seen and work.seen == records[: len(work.seen)], "the tail has a gap or a duplicate"
+            work.seen = records
+            work.check(records)
+            assert work.unknown == 0
+            await beside.close()
+
+    run(scenario(), timeout_s=120.0)
 
 
 def test_what_was_sent_and_not_answered_is_unknown(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
 from mainstem.bus import Bus
 from mainstem.flow import Flow, Retry, current_run
+from mainstem.flow.process_protocol import FRAME_MAX_BYTES
 from mainstem.host.clock import SystemClock
 from mainstem.trace.context import current_trace
 from tests.flow.support import App
@@ -47,6 +49,38 @@ def hang() -> None:
     threading.Event().wait()
 
 
+class Abort(BaseException):
+    """What no ``except Exception`` catches."""
+
+
+@flow.step(executor="process")
+def misbehave(how: str, marker: str) -> str:
+    """Note the call, and do what a worker process should outlive."""
+    with Path(marker).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    match how:
+        case "logs what is no text":
+            logging.getLogger("a\udcff").warning("file %s", "b\udcff")
+        case "logs what cannot be formatted":
+            logging.raiseExceptions = False
+            logging.getLogger("counting").warning("%d", "no number")
+        case "exits":
+            sys.exit("enough")
+        case "aborts":
+            raise Abort("enough")
+        case "returns too much":
+            return "x" * (FRAME_MAX_BYTES + 1)
+        case "reads":
+            return sys.stdin.read()
+    return "well"
+
+
+@flow.step(executor="process", timeout_s=30)
+def answer(number: int) -> int:
+    """Return what it is given."""
+    return number
+
+
 @flow.step(executor="process")
 def sleep_for_ever(marker: str) -> None:
     """Say which process this is, and never return."""
@@ -73,6 +107,24 @@ async def dies(marker: str) -> int:
 
 
 @flow.workflow
+async def misbehaves(how: str, marker: str) -> str:
+    """Have a worker misbehave."""
+    return await misbehave(how, marker)
+
+
+@flow.workflow
+async def takes_too_much() -> int:
+    """Give a worker more than fits into a message."""
+    return await answer("9" * (FRAME_MAX_BYTES + 1))  # type: ignore[arg-type]
+
+
+@flow.workflow
+async def answers(number: int) -> int:
+    """Answer in a process."""
+    return await answer(number)
+
+
+@flow.workflow
 async def hangs() -> None:
     """Have the worker hang."""
     await hang()
@@ -81,4 +133,5 @@ async def hangs() -> None:
 def declare(app: App) -> None:
     """Use these."""
     app.flow = flow
-    app.work, app.dies, app.hangs = work, dies, hangs
+    app.work, app.dies, app.hangs, app.answers = work, dies, hangs, answers
+    app.misbehaves, app.takes_too_much = misbehaves, takes_too_much

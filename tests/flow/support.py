@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mainstem.bus import Bus
 from mainstem.flow import Flow
+from mainstem.flow.engine import Engine
 from mainstem.flow.history import decode_entry
 from mainstem.flow.journal import JOURNAL_PREFIX, JournalEntry
 from mainstem.flow.run import Ending
@@ -40,11 +41,16 @@ class App:
         """Return the types of the entries of a run's journal."""
         return [type(entry).__name__ for entry in await self.entries(run_id)]
 
-    async def crash(self) -> None:
-        """End without a word in the log, as a killed process does."""
+    @property
+    def engine(self) -> Engine:
+        """What carries the runs out."""
         engine = self.flow.engine
         assert engine is not None
-        for one in list(engine.runs.values()):
+        return engine
+
+    async def crash(self) -> None:
+        """End without a word in the log, as a killed process does."""
+        for one in list(self.engine.runs.values()):
             one.stop(Ending(None))
         await self.bus.stop(grace_s=0.0)
         await self.flow.stop(grace_s=0.0)

@@ -28,7 +28,7 @@ from mainstem.flow import (
 from mainstem.flow.errors import RunFencedError
 from mainstem.flow.functions import NO_ARGUMENTS
 from mainstem.flow.process_pool import Worker
-from mainstem.flow.process_protocol import FRAME_MAX_BYTES, Request, body_bytes
+from mainstem.flow.process_protocol import FRAME_MAX_BYTES, Request, body_bytes, frame
 from mainstem.flow.steps import may_retry
 from mainstem.flow.writer import ENTRY_MAX_BYTES, RunJournal
 from mainstem.host.clock import SystemClock
@@ -194,7 +194,8 @@ def test_a_dead_worker_is_told_from_a_failed_step(tmp_path: Path) -> None:
         assert worker.alive
         await worker.kill()
         with pytest.raises(WorkerDiedError, match="signal 9"):
-            await worker.call(Request("m", "f", msgspec.Raw(NO_ARGUMENTS), "r", "w", "f#1", 1, ""))
+            await worker.call(frame(Request("m", "f", msgspec.Raw(NO_ARGUMENTS), "r", "w", "f#1", 1, "")), "f#1")
+        assert not worker.has_taken
 
     run(scenario())
     assert may_retry(Retry(max_attempts=1), WorkerDiedError("died"), 2)

@@ -40,7 +40,7 @@ from mainstem.log import StoredRecord
 from mainstem.testing import SimulatedClock
 from mainstem.trace.context import derived_span_id, new_trace
 from mainstem.trace.spans import Span, UnderWay
-from tests.support import run
+from tests.support import run, until
 
 S = 1_000_000_000
 _NULL = msgspec.Raw(b"null")
@@ -291,10 +291,10 @@ def test_a_wall_clock_that_jumps_is_noticed() -> None:
         clock = SimulatedClock()
         timers = Timers(clock, clock.time_ns, 1e-9)
         waiting = asyncio.create_task(timers.wait_until(clock.time_ns() + 3600 * S))
-        await asyncio.sleep(0)
+        await until(lambda: clock.sleepers)  # a jump before that would be seen without any waking
         clock.jump_wall(3600)
         await clock.run_for(31, step_s=1)
-        assert waiting.done()
+        assert waiting.done(), "the jump was not noticed"
         timers.close()
 
     run(scenario())
@@ -308,13 +308,17 @@ def test_a_time_limit_is_not_a_cancel() -> None:
         timers = Timers(clock, clock.monotonic_s, 1.0)
 
         async def limited() -> None:
-            with TimeLimit(timers, 10, "too slow"):
+            with TimeLimit(timers, "too slow") as limit:
+                limit.begin(5)
+                limit.begin(10)
                 await asyncio.Event().wait()
 
         first, second = asyncio.create_task(limited()), asyncio.create_task(limited())
         await asyncio.sleep(0)
         second.cancel()
-        await clock.run_for(11)
+        await clock.run_for(9)
+        assert not first.done()
+        await clock.run_for(2)
         await asyncio.wait([first, second])
         assert isinstance(first.exception(), TimeoutError)
         assert second.cancelled()

@@ -18,9 +18,10 @@ from tests.support import run, until
 class Two:
     """A workflow of two steps; the second blocks until told. What was executed is noted over all lives."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, record_start: bool = False) -> None:
         self.executed: list[tuple[str, int]] = []
         self.blocked = True
+        self.record_start = record_start
 
     def __call__(self, app: App) -> None:
         """Declare it."""
@@ -30,7 +31,7 @@ class Two:
             self.note(app, "first")
             return 1
 
-        @app.flow.step
+        @app.flow.step(record_start=self.record_start)
         async def second(number: int) -> int:
             self.note(app, "second")
             if self.blocked:
@@ -131,9 +132,12 @@ async def until_types(app: App, run_id: str, name: str, count: int) -> None:
                 return
 
 
-def test_three_claims_in_vain_are_a_quarantine(tmp_path: Path) -> None:
-    """A run whose process died three times without progress waits for a decision; ``resume`` has it tried again."""
-    two = Two()
+@pytest.mark.parametrize("record_start", [False, True])
+def test_three_claims_in_vain_are_a_quarantine(tmp_path: Path, record_start: bool) -> None:
+    """A run whose process died three times without progress waits for a decision; ``resume`` has it tried again. That
+    an attempt began is no progress, though it is on record.
+    """
+    two = Two(record_start=record_start)
 
     async def scenario() -> None:
         async with running(tmp_path, two) as app:

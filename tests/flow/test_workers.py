@@ -45,7 +45,7 @@ async def main() -> None:
 """
 
 
-def _outcome(directory: Path, ending: str) -> subprocess.CompletedProcess[str]:
+def outcome(directory: Path, ending: str) -> subprocess.CompletedProcess[str]:
     script = directory / "script.py"
     script.write_text(_SCRIPT + ending)
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
@@ -62,7 +62,7 @@ def _outcome(directory: Path, ending: str) -> subprocess.CompletedProcess[str]:
 
 def test_lines_of_a_worker_are_shown_and_kept_once(tmp_path: Path) -> None:
     """What a step in a process logs at the application's level is on its console once, and once beside the run."""
-    done = _outcome(tmp_path, '\nif __name__ == "__main__":\n    asyncio.run(main())\n')
+    done = outcome(tmp_path, '\nif __name__ == "__main__":\n    asyncio.run(main())\n')
     assert "result 3" in done.stdout, done.stderr
     assert done.stderr.count("counting to 3") == 1
     assert "console INFO counting to 3" in done.stderr
@@ -72,7 +72,7 @@ def test_lines_of_a_worker_are_shown_and_kept_once(tmp_path: Path) -> None:
 
 def test_a_script_without_the_guard_is_told_of_it(tmp_path: Path) -> None:
     """A worker that loads a script which starts the application says what is missing."""
-    done = _outcome(tmp_path, "\nasyncio.run(main())\n")
+    done = outcome(tmp_path, "\nasyncio.run(main())\n")
     assert "StartedInWorkerError" in done.stdout, done.stderr
     assert 'if __name__ == "__main__":' in done.stdout
 

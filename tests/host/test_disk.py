@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +51,34 @@ def test_files(disk: Disk, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         reading.write_at(0, [b"x"])
     reading.close()
+
+
+@pytest.mark.parametrize("count", [3, 5000], ids=["few", "many"])
+@pytest.mark.parametrize("size_bytes", [4, 10_000], ids=["small", "large"])
+def test_a_short_write_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, size_bytes: int
+) -> None:
+    """What the system takes of a write is not all of it: the rest follows behind it, until all is there."""
+    pwrite, pwritev = os.pwrite, os.pwritev
+    took: list[int] = []
+
+    def short_pwrite(descriptor: int, data: Any, offset: int) -> int:
+        took.append(pwrite(descriptor, memoryview(data)[: max(1, len(data) // 3)], offset))
+        return took[-1]
+
+    def short_pwritev(descriptor: int, buffers: Sequence[Any], offset: int) -> int:
+        took.append(pwritev(descriptor, [memoryview(buffers[0])[:3]], offset))
+        return took[-1]
+
+    monkeypatch.setattr(os, "pwrite", short_pwrite)
+    monkeypatch.setattr(os, "pwritev", short_pwritev)
+    buffers = [bytes([index % 251]) * (size_bytes + index % 7) for index in range(count)]
+    whole = b"".join(buffers)
+    file = SystemDisk().create(tmp_path / "a")
+    assert file.write_at(5, buffers) == len(whole)
+    assert file.read_at(0, len(whole) + 10) == bytes(5) + whole
+    assert len(took) > 1
+    file.close()
 
 
 def test_zeros(disk: Disk, tmp_path: Path) -> None:

@@ -65,3 +65,45 @@ def test_asking_who_holds_it_does_not_let_go(tmp_path: Path) -> None:
     assert int(subprocess.run(ask, capture_output=True, check=True).stdout) == os.getpid()
     lock.release()
     assert lock_owner_pid(path) == 0
+
+
+FORKER = """
+import os, signal, sys
+from pathlib import Path
+from mainstem.host import lock as module
+path = Path(sys.argv[1])
+lock = module.RecordLock(path)
+if sys.argv[2] == "releases":
+    module._held_guard.acquire()  # as another thread may at the moment of the fork
+if (child := os.fork()) == 0:
+    signal.alarm(10)
+    if sys.argv[2] == "releases":
+        lock.release()
+        os.fstat(lock._descriptor)  # raises if it was closed
+        os._exit(0)
+    assert module.lock_owner_pid(path) == os.getppid()
+    try:
+        module.RecordLock(path)
+    except module.LockHeldError as error:
+        os._exit(0 if error.owner_pid == os.getppid() else 1)
+    os._exit(1)
+_pid, status = os.waitpid(child, 0)
+print("child", status, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("deed", ["releases", "takes"])
+def test_a_forked_child_has_no_lock(tmp_path: Path, deed: str) -> None:
+    """What a child releases is not its own: that touches nothing and waits for nobody. What it takes is its parent's:
+    it is told so.
+    """
+    path = tmp_path / "lock"
+    arguments = [sys.executable, "-c", FORKER, str(path), deed]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdin is not None and parent.stdout is not None
+        try:
+            assert parent.stdout.readline() == b"child 0\n"
+            assert lock_owner_pid(path) == parent.pid
+        finally:
+            parent.stdin.close()

@@ -36,6 +36,22 @@ def test_results_errors_and_context() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, asyncio.CancelledError])
+def test_what_would_end_the_loop_is_an_error(kind: type[BaseException]) -> None:
+    """``sys.exit()`` and its like in a thread are failures of that function, and end neither task, loop nor process."""
+
+    def breaks_off() -> None:
+        raise kind(3)
+
+    async def run() -> int:
+        with pytest.raises(RuntimeError, match=f"the function raised {kind.__name__}: 3") as caught:
+            await call_in_thread(breaks_off)
+        assert isinstance(caught.value.__cause__, kind)
+        return 1
+
+    assert asyncio.run(run()) == 1
+
+
 def test_functions_that_hang_hold_up_nobody() -> None:
     """A hundred calls that never end leave the next one its turn, and the process can end."""
     code = """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import fcntl
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,21 @@ import pytest
 from mainstem.bus.lanes import Delivery
 from mainstem.flow import RunFailedError
 from mainstem.flow import steps as steps_module
+from mainstem.flow import timers as timers_module
 from mainstem.flow.engine import Engine
 from mainstem.flow.history import RunFold
+from mainstem.flow.journal import StepStarted
+from mainstem.flow.process_pool import Worker
 from mainstem.flow.queues import Queue, Window
 from mainstem.flow.run import Run
 from mainstem.host import lock as lock_module
+from mainstem.host.disk import SystemFile
 from mainstem.log import EmbeddedLog, Record
 from mainstem.log.embedded import engine as log_engine
 from mainstem.log.embedded import recovery, scan
 from mainstem.log.embedded.budget import ByteBudget
 from mainstem.log.errors import LogClosedError
+from mainstem.services.media import service as media_service
 from mainstem.services.media import work as media_work
 from mainstem.services.uploads import headers as headers_module
 from mainstem.services.uploads.reception import Body
@@ -36,9 +42,10 @@ from mainstem.services.uploads.storage import PartFile
 from mainstem.web import security as security_module
 from tests.app import test_unreadable
 from tests.bus import test_bus
-from tests.flow import test_interrupted, test_jobs, test_recovery
+from tests.flow import test_interrupted, test_jobs, test_parts, test_recovery, test_worker_faults
+from tests.host import test_disk
 from tests.log import test_damage, test_engine, test_io_errors
-from tests.services.media import test_workflow
+from tests.services.media import test_lives, test_workflow
 from tests.services.media.clips import Clips
 from tests.services.uploads import test_headers, test_lifecycle, test_reception, test_service
 from tests.web import test_security
@@ -214,6 +221,24 @@ def a_kill_in_mid_encode(directory: Path) -> None:
     test_workflow.test_kill_in_mid_encode(Clips(clips), directory)
 
 
+def open_runs_not_asked_for(patch: pytest.MonkeyPatch) -> None:
+    """At a start the unfinished files of all videos go, whatever the log says of their runs."""
+
+    async def nobody(*_arguments: object) -> bool:
+        return False
+
+    patch.setattr(media_service, "_is_open", nobody)
+
+
+def a_year_down(directory: Path) -> None:
+    """An application that comes back goes on with its videos."""
+    clips = directory / "clips"
+    clips.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        encoding = test_lives.Encoding(patch)
+        test_lives.test_chunks_wait_as_long_as_their_run("nothing", Clips(clips), directory, encoding)
+
+
 def visible_before_it_is_complete(patch: pytest.MonkeyPatch) -> None:
     """A video is announced when its packaging begins."""
     do_package = media_work.do_package
@@ -231,6 +256,50 @@ def a_failed_packaging(directory: Path) -> None:
     clips.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         test_workflow.test_a_failure_of_ours_publishes_nothing(Clips(clips), directory, patch)
+
+
+def starts_are_progress(patch: pytest.MonkeyPatch) -> None:
+    """An attempt whose start is on record counts as progress, though it never ends."""
+    advance = RunFold._advance
+
+    def hopeful(self: RunFold, entry: Any) -> None:
+        advance(self, entry)
+        if isinstance(entry, StepStarted):
+            self.claims_in_vain = 0
+
+    patch.setattr(RunFold, "_advance", hopeful)
+
+
+def clock_seldom_looked_at(patch: pytest.MonkeyPatch) -> None:
+    """Who waits for a moment of the wall clock sleeps as long as it seemed at first, however that clock is set."""
+    patch.setattr(timers_module, "_LONGEST_SLEEP_S", 1e9)
+
+
+def short_write_believed(patch: pytest.MonkeyPatch) -> None:
+    """What the system took of a write is taken for all of it."""
+
+    def once(self: SystemFile, offset: int, buffers: Sequence[Any]) -> int:
+        os.pwrite(self._descriptor, b"".join(buffers), offset)
+        return sum(map(len, buffers))
+
+    patch.setattr(SystemFile, "write_at", once)
+
+
+def writes_cut_short(directory: Path) -> None:
+    """What the system cuts short is written in full."""
+    with pytest.MonkeyPatch.context() as patch:
+        test_disk.test_a_short_write_is_gone_on_with(directory, patch, 3, 4)
+
+
+def death_in_mid_step_unnoticed(patch: pytest.MonkeyPatch) -> None:
+    """A worker that has served before is taken for one that died while it was idle."""
+    patch.setattr(Worker, "has_taken", property(lambda _self: False, lambda _self, _value: None), raising=False)
+
+
+def a_reused_worker_that_dies(directory: Path) -> None:
+    """An attempt that began in a worker counts, also in one that had served before."""
+    with pytest.MonkeyPatch.context() as patch:
+        test_worker_faults.test_a_reused_worker_that_dies_is_a_failed_attempt(directory, patch)
 
 
 def bytes_not_counted(patch: pytest.MonkeyPatch) -> None:
@@ -256,7 +325,10 @@ CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], Non
         digest_not_compared,
     ),
     (test_recovery.test_a_sleeper_is_not_taken_over_before_it_wakes, wake_time_forgotten),
-    (test_recovery.test_three_claims_in_vain_are_a_quarantine, claims_never_counted),
+    (lambda path: test_recovery.test_three_claims_in_vain_are_a_quarantine(path, False), claims_never_counted),
+    (lambda path: test_recovery.test_three_claims_in_vain_are_a_quarantine(path, True), starts_are_progress),
+    (lambda _path: test_parts.test_a_wall_clock_that_jumps_is_noticed(), clock_seldom_looked_at),
+    (writes_cut_short, short_write_believed),
     (
         lambda path: test_unreadable.test_an_unreadable_journal_is_a_paused_run(b"nonsense", path),
         unreadable_passed_over,
@@ -265,6 +337,7 @@ CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], Non
     (test_jobs.test_a_delayed_job_waits_across_restarts, delay_forgotten),
     (test_jobs.test_a_rate_limited_queue, rate_ignored),
     (a_worker_that_dies, worker_death_is_final),
+    (a_reused_worker_that_dies, death_in_mid_step_unnoticed),
     (a_busy_group, bytes_not_counted),
     (
         lambda path: test_interrupted.test_a_run_that_cancels_its_own_call_fails("timeout", "sleep#1", path),
@@ -278,6 +351,7 @@ CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], Non
     (lambda _path: test_headers.test_long_metadata_is_refused(), metadata_of_any_length),
     (lambda _path: test_reception.test_fast_client_is_held_back(), client_not_held_back),
     (a_kill_in_mid_encode, finished_chunks_forgotten),
+    (a_year_down, open_runs_not_asked_for),
     (a_failed_packaging, visible_before_it_is_complete),
     (test_service.test_hostile_names_stay_words, names_of_strangers_kept),
     (test_security.test_every_answer_carries_the_policy, policy_left_out),

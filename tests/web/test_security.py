@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from mainstem.base.errors import InvalidArgumentError
 from mainstem.web.errors import ForbiddenError, TokenNeededError
-from mainstem.web.identity import host_name, is_loopback
+from mainstem.web.identity import host_name, is_loopback, is_sendable
 from mainstem.web.security import (
     CONTENT_SECURITY_POLICY,
     HEADERS,
@@ -76,6 +76,14 @@ def test_without_a_token_only_this_machine(server: tuple[str, int], headers: dic
     """A reachable address, a foreign host name (DNS rebinding) and a proxy are refused."""
     with pytest.raises(ForbiddenError):
         check_local({"server": server}, Headers(headers))
+
+
+def test_two_host_names_are_none() -> None:
+    """A request with a second host name is refused, whichever comes first (RFC 9112, 3.2)."""
+    for names in ((b"127.0.0.1", b"evil.example"), (b"evil.example", b"127.0.0.1"), (b"127.0.0.1", b"127.0.0.1")):
+        headers = Headers(raw=[(b"host", name) for name in names])
+        with pytest.raises(ForbiddenError):
+            check_local({"server": ("127.0.0.1", 80)}, headers)
 
 
 def test_what_nginx_sends_on_is_refused() -> None:
@@ -167,9 +175,11 @@ def check_no_method_passes_as_a_question(override: str) -> None:
 
 
 def test_a_short_token_is_none() -> None:
-    """A token that could be guessed is refused at once."""
-    with pytest.raises(InvalidArgumentError):
-        Gate(lambda *_: None, "short")  # type: ignore[arg-type]
+    """A token that could be guessed, or that no header can carry, is refused at once."""
+    for token in ("short", "tok€n-tok€n", "one\nand another", " with spaces "):
+        with pytest.raises(InvalidArgumentError):
+            Gate(lambda *_: None, token)  # type: ignore[arg-type]
+    assert is_sendable(TOKEN)
 
 
 def test_every_answer_carries_the_policy(tmp_path: Path) -> None:

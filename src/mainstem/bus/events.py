@@ -22,6 +22,9 @@ ABOUT_MAX_ENTITIES = 32
 KEY_MAX_BYTES = 1024
 """Longest key of an event, in UTF-8 bytes."""
 
+HEADERS_MAX_BYTES = 8 << 10
+"""Most bytes of an event's own headers, names and values together, in UTF-8."""
+
 
 class Event(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """A record as a handler sees it.
@@ -122,6 +125,29 @@ def check_key(key: str) -> bytes:
     return data
 
 
+def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return an event's headers as they are recorded.
+
+    Raises:
+        InvalidArgumentError: A name or a value is no text that UTF-8 can carry, or they are over 8 KiB together.
+    """
+    size_bytes = 0
+    try:
+        checked = dict(headers)
+        for name, value in checked.items():
+            size_bytes += len(name.encode()) + len(value.encode())
+    except (AttributeError, TypeError, ValueError) as error:  # the last: UnicodeEncodeError, dict() of what is no pairs
+        raise InvalidArgumentError(
+            f"headers={headers!r:.200}: expected text for each name and value. Nothing was published."
+        ) from error
+    if size_bytes > HEADERS_MAX_BYTES:
+        raise InvalidArgumentError(
+            f"headers of {size_bytes} bytes: expected at most {HEADERS_MAX_BYTES}. Nothing was published. What is "
+            "long belongs into the value."
+        )
+    return checked
+
+
 def about_of(headers: Mapping[str, str]) -> tuple[str, ...]:
     """Return the entities in a record's headers."""
     return tuple(headers[ABOUT].split()) if ABOUT in headers else ()
@@ -139,8 +165,8 @@ def outgoing(
     """Check and encode an event.
 
     Raises:
-        InvalidArgumentError: The stream's name is invalid or the system's, the key is no text or longer than 1 KiB, or
-            ``about`` is malformed.
+        InvalidArgumentError: The stream's name is invalid or the system's, the key is no text or longer than 1 KiB, a
+            header is no text or all are over 8 KiB, or ``about`` is malformed.
         NotJsonError: The value cannot be written as JSON.
     """
     check_stream(stream)
@@ -148,7 +174,7 @@ def outgoing(
         raise InvalidArgumentError(
             f"{stream!r}: streams that begin with '$' are the system's own. Nothing was published."
         )
-    return Outgoing(stream, encode(value), check_key(key), dict(headers), check_about(about), durable)
+    return Outgoing(stream, encode(value), check_key(key), check_headers(headers), check_about(about), durable)
 
 
 def current_traceparent() -> str:

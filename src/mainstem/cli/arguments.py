@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
+from mainstem.base.errors import InvalidArgumentError
 from mainstem.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from mainstem.log.engines.nats import NatsAddress
 
 DEFAULT_DATA = "data"
 """The data directory that is meant when none is named."""
@@ -33,14 +37,26 @@ def add_json(parser: argparse.ArgumentParser, what: str = "one JSON document") -
     parser.add_argument("--json", action="store_true", help=f"print {what} instead of text")
 
 
+def place(text: str) -> Path | NatsAddress:
+    """Parse where a log is: a directory, or the address of a log on NATS."""
+    if "://" not in text:
+        return Path(text)
+    from mainstem.log.engines.nats import parse_address  # noqa: PLC0415 (an extra: only where it is named)
+
+    try:
+        return parse_address(text)
+    except InvalidArgumentError as error:
+        raise argparse.ArgumentTypeError(error.message) from None
+
+
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add ``--data DIR``."""
+    """Add ``--data PLACE``."""
     parser.add_argument(
         "--data",
-        metavar="DIR",
-        type=Path,
+        metavar="PLACE",
+        type=place,
         default=Path(DEFAULT_DATA),
-        help=f"the application's data directory (default: {DEFAULT_DATA})",
+        help=f"the application's data directory, or nats://HOST/NAME (default: {DEFAULT_DATA})",
     )
 
 

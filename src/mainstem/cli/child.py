@@ -1,9 +1,9 @@
 """The application's own process under ``mainstem dev``: loads the file, serves it, and tells the supervisor.
 
-    python -m mainstem.cli.child FILE LISTENER PARENT_PIPE READY_PIPE
+    python -m mainstem.cli.child FILE LISTENER PARENT_PIPE READY_PIPE [--json]
 
-The last three are descriptors: the listening socket, a pipe that ends when the supervisor does, and one that takes the
-dashboard's address once it answers.
+The three behind the file are descriptors: the listening socket, a pipe that ends when the supervisor does, and one that
+takes the dashboard's address once it answers. With ``--json`` an error is told as JSON, as the supervisor's events are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mainstem.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, exit_cod
 
 
 def _main() -> int:
-    file, *descriptors = sys.argv[1:]
+    file, *descriptors = sys.argv[1:5]
     listener_fd, parent_pipe, ready_pipe = map(int, descriptors)
     try:
         with collector_at_rest() as end_rest:
@@ -39,7 +39,7 @@ def _main() -> int:
     except MainstemError as error:
         from mainstem.cli.output import Output  # noqa: PLC0415 (a start that goes well prints nothing)
 
-        Output(as_json=False).error(error)
+        Output(as_json="--json" in sys.argv[5:]).error(error)
         return exit_code_of(error)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

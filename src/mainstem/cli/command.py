@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from mainstem.base.errors import MainstemError
 from mainstem.cli.arguments import CommandParser
 from mainstem.cli.errors import (
     EXIT_BROKEN_PIPE,
     EXIT_INTERRUPTED,
+    EXIT_OK,
     EXIT_USAGE,
     OperatingSystemError,
-    UsageError,
     exit_code_of,
 )
 from mainstem.cli.output import Output
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 __all__ = ["COMMANDS", "main"]
 
@@ -73,12 +75,23 @@ class Command(Protocol):
         ...
 
 
+class _Parser(CommandParser):
+    """The command line's parser. Argparse would pass over a help that cannot be written."""
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """Print the help, to standard output unless told otherwise."""
+        if file is not None:
+            super().print_help(file)
+        else:
+            Output(as_json=False).text(self.format_help().rstrip("\n"))
+
+
 def _command_module(name: str) -> Command:
     return cast("Command", importlib.import_module(f"mainstem.cli.{name}"))
 
 
 def _build_parser(chosen: str | None) -> argparse.ArgumentParser:
-    parser = CommandParser(
+    parser = _Parser(
         prog="mainstem",
         description="One durable log, and everything that happens on it, visible end to end.",
         epilog=_EPILOG,
@@ -111,40 +124,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     goes away end it quietly.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    output = Output(as_json="--json" in words)  # as the words have it, until they are parsed
+    try:
+        code = _carry_out(words, output)
+        output.flush()
+    except MainstemError as error:
+        output.error(error)
+        code = exit_code_of(error)
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        code = EXIT_BROKEN_PIPE
+    except OSError as error:
+        refusal = OperatingSystemError(f"{error.filename or 'the operating system'}: {error.strerror or error}.")
+        output.error(refusal)
+        code = refusal.exit_code
+    output.settle()
+    return code
+
+
+def _carry_out(words: list[str], output: Output) -> int:
     chosen = next((word for word in words if not word.startswith("-")), None)
     parser = _build_parser(chosen)
     try:
         arguments = parser.parse_args(words)
-    except UsageError as error:  # nothing was parsed, so whether JSON is wanted is read from the words themselves
-        Output(as_json="--json" in words).error(error)
-        return error.exit_code
     except SystemExit as ending:  # argparse ends the process itself after --help
         return ending.code if isinstance(ending.code, int) else EXIT_USAGE
+    output.as_json = getattr(arguments, "json", False)
     if arguments.version:
-        print(f"mainstem {_version()}")
-        return 0
+        output.text(f"mainstem {_version()}")
+        return EXIT_OK
     if arguments.command is None:
         parser.print_help()
         return EXIT_USAGE
-    return _run(arguments)
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    output = Output(as_json=getattr(arguments, "json", False))
-    try:
-        code = _command_module(arguments.command).run(arguments, output)
-        output.flush()
-    except MainstemError as error:
-        output.error(error)
-        return exit_code_of(error)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Python flushes standard output once more at exit, which would fail again, loudly.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
-    except OSError as error:
-        refusal = OperatingSystemError(f"{error.filename or 'the operating system'}: {error.strerror or error}.")
-        output.error(refusal)
-        return refusal.exit_code
-    return code
+    return _command_module(arguments.command).run(arguments, output)

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Final, Self
 
 from mainstem.cli.arguments import TOKEN_VARIABLE, add_json
 from mainstem.cli.collector import collector_at_rest
@@ -144,50 +144,78 @@ def _announce(output: Output, url: str, pid: int, took_s: float) -> None:
     output.flush()
 
 
-class _Terminated(Exception):  # noqa: N818 (a wish, no error)
-    """SIGTERM came."""
+class Wish:
+    """SIGINT and SIGTERM as a note of the first that came, while this is entered, and not as an exception.
 
+    An exception may come anywhere: between the start of a child and its having a name, or while one is being ended, by
+    whoever is impatient; then the child would outlive its supervisor.
+    """
 
-def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
-    raise _Terminated
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._come, self._noted = os.pipe()
+        heeded = [signal.SIGTERM]
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a script's "&": its terminal's Ctrl-C is not for us
+            heeded.append(signal.SIGINT)
+        self._earlier = {number: signal.signal(number, self._note) for number in heeded}
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Let signals do again what they did before."""
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+        os.close(self._noted)
+        os.close(self._come)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.signal is None:
+            self.signal = number
+            os.write(self._noted, b"1")
+
+    def fileno(self) -> int:
+        """Return a descriptor that can be read from once a signal has come."""
+        return self._come
 
 
 def _supervise(file: Path, listener: socket.socket, output: Output) -> int:
     directory = file.resolve().parent
-    earlier = signal.signal(signal.SIGTERM, _on_sigterm)
     alive_read, alive_write = os.pipe()  # the child sees its end when this process is gone
     child: Child | None = None
     ever_ready = False
-    try:
-        while True:
-            before = take_snapshot(directory)
-            child = Child(file, listener, alive_read)
-            while not (changed := changed_files(before, take_snapshot(directory))):
-                url = child.wait(_LOOK_EVERY_S)
-                if url:
-                    _announce(output, url, child.pid, child.age_s)
-                    if not ever_ready and not output.as_json:
-                        output.text(
-                            f"watching {format_count(len(before), 'Python file')} in {directory}; Ctrl-C ends it"
-                        )
-                        output.flush()
-                    ever_ready = True
-                code = child.take_exit_code()
-                if code is not None and not ever_ready:
-                    return code
-                if code is not None:
-                    _report_end(output, code)
-            changed = changed_files(before, _settled_snapshot(directory))
-            _report_change(output, changed, directory)
-            child.stop()
-    except (KeyboardInterrupt, _Terminated) as wish:
-        return EXIT_OK if isinstance(wish, _Terminated) else EXIT_INTERRUPTED
-    finally:
-        if child is not None:
-            child.stop()
-        os.close(alive_write)
-        os.close(alive_read)
-        signal.signal(signal.SIGTERM, earlier)
+    with Wish() as wish:
+        try:
+            while wish.signal is None:
+                before = take_snapshot(directory)
+                child = Child(file, listener, alive_read, as_json=output.as_json)
+                while not changed_files(before, take_snapshot(directory)):
+                    url = child.wait(_LOOK_EVERY_S, wish)
+                    if wish.signal is not None:
+                        break
+                    if url:
+                        _announce(output, url, child.pid, child.age_s)
+                        if not ever_ready and not output.as_json:
+                            output.text(
+                                f"watching {format_count(len(before), 'Python file')} in {directory}; Ctrl-C ends it"
+                            )
+                            output.flush()
+                        ever_ready = True
+                    code = child.take_exit_code()
+                    if code is not None and not ever_ready:
+                        return code
+                    if code is not None:
+                        _report_end(output, code)
+                else:
+                    _report_change(output, changed_files(before, _settled_snapshot(directory)), directory)
+                    child.stop()
+            return EXIT_INTERRUPTED if wish.signal == signal.SIGINT else EXIT_OK
+        finally:
+            if child is not None:
+                child.stop()
+            os.close(alive_write)
+            os.close(alive_read)
 
 
 def _settled_snapshot(directory: Path) -> Snapshot:
@@ -227,15 +255,16 @@ class Child:
         file: The application's file.
         listener: The listening socket that it takes over.
         alive_pipe: Read end of a pipe whose other end only this process holds.
+        as_json: Whether it is to tell of an error as JSON.
     """
 
-    def __init__(self, file: Path, listener: socket.socket, alive_pipe: int) -> None:
+    def __init__(self, file: Path, listener: socket.socket, alive_pipe: int, *, as_json: bool = False) -> None:
         self._began = time.monotonic()
         self._ready_pipe, child_end = os.pipe()
         self._answer = b""
         self._ended = False
         command = [sys.executable, "-m", "mainstem.cli.child", os.fspath(file)]
-        command += [str(listener.fileno()), str(alive_pipe), str(child_end)]
+        command += [str(listener.fileno()), str(alive_pipe), str(child_end)] + (["--json"] if as_json else [])
         try:
             self._process = subprocess.Popen(command, pass_fds=[listener.fileno(), alive_pipe, child_end])
         finally:
@@ -252,13 +281,13 @@ class Child:
         """Seconds since it was started."""
         return time.monotonic() - self._began
 
-    def wait(self, timeout_s: float) -> str:
-        """Wait a while; return the dashboard's address the moment it becomes ready, else an empty string."""
+    def wait(self, timeout_s: float, wish: Wish) -> str:
+        """Wait a while, or for a wish; return the dashboard's address the moment it becomes ready, else ``""``."""
         if self._ready_pipe < 0:
             # Popen.wait() would look twenty times a second.
-            select.select([] if self._ended else [self._end], [], [], timeout_s)
+            select.select([wish.fileno(), *([] if self._ended else [self._end])], [], [], timeout_s)
             return ""
-        if not select.select([self._ready_pipe], [], [], timeout_s)[0]:
+        if self._ready_pipe not in select.select([wish.fileno(), self._ready_pipe], [], [], timeout_s)[0]:
             return ""
         part = os.read(self._ready_pipe, 4096)
         self._answer += part

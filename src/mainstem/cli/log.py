@@ -6,11 +6,12 @@ import argparse
 import asyncio
 from contextlib import aclosing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from mainstem.base.names import is_system_stream
-from mainstem.cli.arguments import DEFAULT_DATA, add_json, positive
+from mainstem.cli.arguments import DEFAULT_DATA, add_json, place, positive
 from mainstem.cli.errors import EXIT_FAILED, EXIT_OK
 from mainstem.cli.output import Output, format_count, format_time, iso_time, layout, printable
 from mainstem.cli.reading import log_directory, open_data, read_all
@@ -18,6 +19,9 @@ from mainstem.host.disk import SystemDisk
 from mainstem.log import owner_pid
 from mainstem.log.embedded.verify import verify_directory
 from mainstem.ui.format import format_bytes
+
+if TYPE_CHECKING:
+    from mainstem.log.engines.nats import NatsAddress
 
 _EPILOG = """\
 Both only read, and work beside a running application.
@@ -53,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     stats = actions.add_parser(
         "stats",
         help="tell how much a log holds",
-        description="Tell how much a log holds, from when, and who runs on it.",
+        description="Tell how much a log holds, from when, and who runs on it. PLACE may be nats://HOST/NAME.",
         epilog="Examples:\n  mainstem log stats\n  mainstem log stats /srv/shop/data --streams 5 --json\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -61,8 +65,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for action in (verify, stats):
         action.add_argument(
             "directory",
-            metavar="DIR",
-            type=Path,
+            metavar="PLACE",
+            type=place,
             nargs="?",
             default=Path(DEFAULT_DATA),
             help=f"data directory, or the log directory within (default: {DEFAULT_DATA})",
@@ -78,7 +82,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     return EXIT_OK
 
 
-def _verify(data: Path, output: Output) -> int:
+def _verify(data: Path | NatsAddress, output: Output) -> int:
     directory = log_directory(data)
     report = verify_directory(SystemDisk(), directory)
     if output.as_json:
@@ -113,18 +117,19 @@ class _StreamSize(msgspec.Struct):
 
 
 async def _stats(arguments: argparse.Namespace, output: Output) -> None:
-    directory = log_directory(arguments.directory)
-    async with open_data(arguments.directory) as log:
+    data: Path | NatsAddress = arguments.directory
+    where = log_directory(data) if isinstance(data, Path) else data
+    async with open_data(data) as log:
         stats = await log.stats()
         first = await log.read(">", 0, 1)
         last = await log.read(">", stats.end_position - 1, 1) if stats.end_position else []
-        sizes = await _stream_sizes(arguments.directory) if arguments.streams else []
-    owner = owner_pid(directory)
+        sizes = await _stream_sizes(data) if arguments.streams else []
+    owner = owner_pid(where) if isinstance(where, Path) else 0
     largest = sorted(sizes, key=lambda size: (-size.value_bytes, size.stream))[: arguments.streams or 0]
     if output.as_json:
         output.document(
             {
-                "directory": str(directory),
+                "directory": str(where),
                 **msgspec.structs.asdict(stats),
                 "first_time": iso_time(first[0].time_ns) if first else None,
                 "last_time": iso_time(last[0].time_ns) if last else None,
@@ -134,16 +139,21 @@ async def _stats(arguments: argparse.Namespace, output: Output) -> None:
         )
         return
     lines = [
-        ("log", str(directory)),
+        ("log", str(where)),
         (
             "records",
             f"{stats.record_count:,} in {format_count(stats.stream_count, 'stream')}, end {stats.end_position:,}",
         ),
-        ("files", f"{format_count(stats.segment_count, 'segment')}, {format_bytes(stats.size_bytes)} allocated"),
     ]
+    if isinstance(where, Path):
+        files = f"{format_count(stats.segment_count, 'segment')}, {format_bytes(stats.size_bytes)} allocated"
+        lines.append(("files", files))
+    else:
+        lines.append(("size", f"{format_bytes(stats.size_bytes)} on the server"))
     if first and last:
         lines.append(("from", f"{format_time(first[0].time_ns)} to {format_time(last[0].time_ns)}"))
-    lines.append(("owner", f"process {owner}" if owner else "nobody runs on it"))
+    if isinstance(where, Path):
+        lines.append(("owner", f"process {owner}" if owner else "nobody runs on it"))
     for line in layout(lines):
         output.text(line)
     if largest:
@@ -166,7 +176,7 @@ async def _stats(arguments: argparse.Namespace, output: Output) -> None:
             output.text(line)
 
 
-async def _stream_sizes(data: Path) -> list[_StreamSize]:
+async def _stream_sizes(data: Path | NatsAddress) -> list[_StreamSize]:
     """Measure streams; the system's, of which there is one for each run and upload, are put together by their kind."""
     sizes: dict[str, _StreamSize] = {}
     names: set[str] = set()

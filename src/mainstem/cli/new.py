@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import secrets
 import shutil
 from importlib.resources import files
 from pathlib import Path
@@ -78,7 +79,8 @@ def write_application(target: Path) -> list[str]:
             f"{target} exists already. Nothing was changed.", try_command=f"mainstem new {target}-2"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{name}.unfinished")
+    # Under a name of its own: what a killed one left behind is in nobody's way.
+    unfinished = target.with_name(f".{name}.{secrets.token_hex(4)}.unfinished")
     unfinished.mkdir()
     try:
         templates = files("mainstem.cli") / "templates"

@@ -1,20 +1,31 @@
-"""What the command prints: text for people, JSON for programs, and never a stranger's control characters."""
+"""What the command prints: text for people, JSON for programs, and never a stranger's control characters.
+
+Names of files, records and answers come from outside. What of them cannot be written is written out, here and nowhere
+else: bytes that are no UTF-8, characters that a terminal's encoding lacks. Where standard output itself cannot be
+written, closed or on a full disk, that is an error like any other, told where it can be.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+import errno
+import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, Literal, TextIO
 
 import msgspec
 
 from mainstem.base.errors import MainstemError
+from mainstem.base.text import recordable
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
+_STDOUT: Final = "standard output"
 _WIDTH_OFF_TERMINAL: Final = 120
 
 Style = Literal["bold", "dim", "red", "green", "yellow", "blue"]
@@ -22,7 +33,10 @@ _CODES: Final[dict[Style, str]] = {"bold": "1", "dim": "2", "red": "31", "green"
 
 
 def printable(text: str) -> str:
-    r"""Return text that a terminal shows as it is: control and direction characters become ``\x1b`` and the like."""
+    r"""Return text that a terminal shows as it is: control and direction characters become ``\x1b`` and the like.
+
+    So do lone surrogates, which stand for bytes of a file's name that are no UTF-8.
+    """
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
@@ -64,20 +78,41 @@ def layout(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()
     return lines
 
 
+def json_text(value: object) -> str:
+    """Return a value as JSON, also where parts of it are no text: they are written out, or replaced."""
+    try:
+        encoded = msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        encoded = msgspec.json.encode(_written_out(value))
+    return encoded.decode(errors="replace")  # a record's JSON goes in as it is: its strings may be no UTF-8
+
+
+def _written_out(value: object) -> object:
+    if isinstance(value, str):
+        return recordable(value, len(value))
+    if isinstance(value, msgspec.Struct):
+        return _written_out(msgspec.structs.asdict(value))
+    if isinstance(value, dict):
+        return {_written_out(key): _written_out(part) for key, part in value.items()}
+    return [_written_out(part) for part in value] if isinstance(value, list | tuple) else value
+
+
 class Output:
     """Where a command writes: standard output, as text or as JSON, and standard error for remarks.
 
     Args:
         as_json: Whether the command was asked for JSON.
-        stdout: Defaults to ``sys.stdout``.
-        stderr: Defaults to ``sys.stderr``.
+        stdout: Defaults to ``sys.stdout``; there is none where the process was started with it closed.
+        stderr: Defaults to ``sys.stderr``, likewise.
+
+    Every method that prints raises ``OSError`` where standard output cannot be written.
     """
 
     def __init__(self, *, as_json: bool, stdout: TextIO | None = None, stderr: TextIO | None = None) -> None:
         self.as_json = as_json
-        self._stdout = stdout if stdout is not None else sys.stdout
-        self._stderr = stderr if stderr is not None else sys.stderr
-        self.is_terminal = self._stdout.isatty()
+        self._stdout: TextIO | None = stdout if stdout is not None else sys.stdout
+        self._stderr: TextIO | None = stderr if stderr is not None else sys.stderr
+        self.is_terminal = self._stdout is not None and self._stdout.isatty()
         self._styled = self.is_terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
     @property
@@ -98,34 +133,94 @@ class Output:
 
     def text(self, line: str = "") -> None:
         """Print one line for people. What strangers wrote has gone through :func:`printable` before."""
-        self._stdout.write(line + "\n")
+        self._print(line, _in_encoding)
 
     def flush(self) -> None:
         """Push out what was printed, so that a reader of a stream need not wait."""
-        self._stdout.flush()
+        try:
+            if self._stdout is not None:
+                self._stdout.flush()
+        except OSError as error:
+            raise _about_stdout(error) from error
+
+    def settle(self) -> None:
+        """Push out what can be, at the end of it all, and let go of a standard output that takes no more.
+
+        Python flushes it once more at exit, which would fail again, loudly.
+        """
+        try:
+            self.flush()
+        except OSError:
+            _let_go(self._stdout)
 
     def document(self, value: object) -> None:
         """Print the command's one JSON document, indented, with a final newline."""
-        self._stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+        self._print(msgspec.json.format(json_text(value), indent=2), _in_ascii)
 
     def json_line(self, value: object) -> None:
         """Print one line of a JSON stream, and push it out."""
-        self._stdout.write(msgspec.json.encode(value).decode() + "\n")
-        self._stdout.flush()
+        self._print(json_text(value), _in_ascii)
+        self.flush()
+
+    def _print(self, line: str, fit: Callable[[str, str], str]) -> None:
+        """Print one line, by ``fit`` in the stream's encoding where that does not have all of its characters."""
+        if self._stdout is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), _STDOUT)
+        try:
+            try:
+                self._stdout.write(line + "\n")
+            except UnicodeEncodeError as error:
+                self._stdout.write(fit(line, error.encoding) + "\n")
+        except OSError as error:
+            raise _about_stdout(error) from error
 
     def remark(self, line: str) -> None:
         """Print one line to standard error: progress and warnings that no program shall take for the result."""
-        self._stderr.write(line + "\n")
-        self._stderr.flush()
+        if self._stderr is None:
+            return
+        try:
+            self._stderr.write(line + "\n")
+            self._stderr.flush()
+        except OSError:
+            _let_go(self._stderr)  # nobody is left who could be told; the exit code tells
 
     def error(self, error: MainstemError) -> None:
-        """Report an error: message and what to try to standard error; with ``--json`` an object to standard output."""
+        """Report an error: message and what to try to standard error; with ``--json`` an object to standard output.
+
+        Where standard output cannot be written, which may be what it is about, standard error has it in any case.
+        """
         if self.as_json:
-            self.json_line({"error": {"code": error.code, "message": error.message, "try": error.try_command}})
-            return
+            try:
+                self.json_line({"error": {"code": error.code, "message": error.message, "try": error.try_command}})
+            except OSError:
+                _let_go(self._stdout)
+            else:
+                return
         self.remark(f"error: {printable_lines(error.message)}")
         if error.try_command:
             self.remark(f"  try: {printable(error.try_command)}")
+
+
+def _in_encoding(line: str, encoding: str) -> str:
+    return line.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _in_ascii(line: str, _encoding: str) -> str:
+    """Return JSON without a character beyond ASCII: they are in its strings only, which can escape them."""
+    return _BEYOND_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], line)
+
+
+def _about_stdout(error: OSError) -> OSError:
+    return error if isinstance(error, BrokenPipeError) else OSError(error.errno, error.strerror, _STDOUT)
+
+
+def _let_go(stream: TextIO | None) -> None:
+    """Point a stream that cannot be written to nowhere: what is left in it is written there at exit."""
+    with suppress(OSError):  # it is closed, or no file: nothing is written at exit
+        if stream is not None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def printable_lines(text: str) -> str:

@@ -1,25 +1,35 @@
-"""Opening a data directory to read it, whether an application runs on it or not."""
+"""Opening a log to read it, in a data directory or on a server, whether an application runs on it or not."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from mainstem.cli.errors import NotFoundError
+from mainstem.base.codec import NotDecodableError, decode
+from mainstem.cli.errors import NotFoundError, UsageError
 from mainstem.log import ReadableLog, StoredRecord, open_reader
 
+if TYPE_CHECKING:
+    from mainstem.log.engines.nats import NatsAddress
+
 _READ_RECORDS = 10_000
+_PATIENCE_S = 10.0
 
 
-def log_directory(data: Path) -> Path:
+def log_directory(data: Path | NatsAddress) -> Path:
     """Return the log's directory within a data directory, or ``data`` itself where it is one.
 
     Raises:
         NotFoundError: There is no log in either.
+        UsageError: The log is on a server, and the command is about files.
     """
+    if not isinstance(data, Path):
+        raise UsageError(
+            f"the log at {data} has no files here, which this is about. Nothing was changed.",
+            try_command=f"mainstem log stats {data}",
+        )
     for candidate in (data / "log", data):
         if (candidate / "log.meta").exists():
             return candidate
@@ -30,13 +40,22 @@ def log_directory(data: Path) -> Path:
 
 
 @asynccontextmanager
-async def open_data(data: Path) -> AsyncIterator[ReadableLog]:
-    """Open the log of a data directory for reading only; works beside a running application."""
-    reader = await open_reader(log_directory(data))
+async def open_data(data: Path | NatsAddress) -> AsyncIterator[ReadableLog]:
+    """Open the log of a data directory, or one on a server, for reading only; works beside a running application."""
+    if isinstance(data, Path):
+        reader = await open_reader(log_directory(data))
+        try:
+            yield reader
+        finally:
+            await reader.close()
+        return
+    from mainstem.log.engines.nats import NatsSettings, open_nats_log  # noqa: PLC0415 (an extra: where it is named)
+
+    log = await open_nats_log(data, settings=NatsSettings(patience_s=_PATIENCE_S), create=False)
     try:
-        yield reader
+        yield log
     finally:
-        await reader.close()
+        await log.close()
 
 
 async def read_all(log: ReadableLog, pattern: str, after: int = 0) -> AsyncGenerator[StoredRecord]:
@@ -78,8 +97,8 @@ async def last_records_begin(log: ReadableLog, pattern: str, count: int) -> int:
 
 def readable_value(value: bytes) -> dict[str, object]:
     """Return a record's value for JSON output, under a name that says what it is: ``value``, ``text`` or ``base64``."""
-    with suppress(msgspec.DecodeError):  # not JSON: text, or bytes
-        return {"value": msgspec.json.decode(value)}
+    with suppress(NotDecodableError):  # not JSON, or nothing that this process can take in: text, or bytes
+        return {"value": decode(value)}
     with suppress(UnicodeDecodeError):
         return {"text": value.decode()}
     return {"base64": value}

@@ -1,8 +1,8 @@
 """How a command finds the running application: ``server.json`` in the data directory, readable by its owner only.
 
-``mainstem dev`` writes it once it answers and removes it when it ends in order. After a kill it stays; then nobody
-answers at the address in it, and that is what a command reports. Under any other server the file is not there: the
-log's lock tells that a process runs on the directory, and whoever knows its address names it.
+``mainstem dev`` writes it once it answers and removes it when it ends in order. After a kill it stays, and its port may
+be anyone's by then: it counts only where the process that wrote it holds the log's lock. Under any other server the
+file is not there: the lock tells that a process runs on the directory, and whoever knows its address names it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ from pathlib import Path
 
 import msgspec
 
+from mainstem.base.codec import NotDecodableError, decode
 from mainstem.cli.errors import ApplicationNeededError, ApplicationRefusedError, NotFoundError, UsageError
 from mainstem.log import owner_pid as log_owner_pid
+from mainstem.log.engines.state import state_owner_pid
+from mainstem.web.identity import is_sendable
 
 SERVER_FILE = "server.json"
 """Name of the file within the data directory."""
 
 _ANSWER_MAX_BYTES = 1 << 20
+_ANSWER_WITHIN_S = 30.0
 
 
 class RunningServer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -35,6 +39,20 @@ class RunningServer(msgspec.Struct, frozen=True, omit_defaults=True):
     url: str
     pid: int
     token: str = ""
+
+
+class Wished(msgspec.Struct, frozen=True):
+    """The application's answer that a wish is written down.
+
+    Attributes:
+        run_id: The run.
+        wish: ``"cancel"`` or ``"resume"``.
+        position: The wish's position in the log.
+    """
+
+    run_id: str
+    wish: str
+    position: int
 
 
 def write_server(data: Path, server: RunningServer) -> None:
@@ -63,12 +81,12 @@ def remove_server(data: Path, pid: int) -> None:
 
 
 def read_server(data: Path) -> RunningServer | None:
-    """Return where the application of a data directory said that it is; ``None`` without a readable word of it."""
+    """Return where the application of a data directory said that it is; ``None`` where that makes no sense."""
     try:
-        text = (data / SERVER_FILE).read_bytes()[: 1 << 16]
-        return msgspec.json.decode(text, type=RunningServer)
-    except (OSError, msgspec.MsgspecError):
+        server: RunningServer = decode((data / SERVER_FILE).read_bytes()[: 1 << 16], RunningServer)
+    except (OSError, NotDecodableError):
         return None
+    return server if _web_address(server.url) and is_sendable(server.token) else None
 
 
 def named_server(url: str, token: str | None) -> RunningServer:
@@ -79,7 +97,7 @@ def named_server(url: str, token: str | None) -> RunningServer:
         token: What it demands; by default what is in the address, or else in ``$MAINSTEM_TOKEN``.
 
     Raises:
-        UsageError: It is no address of the web.
+        UsageError: It is no address of the web, or the token is nothing that can be sent.
     """
     from mainstem.cli.arguments import TOKEN_VARIABLE  # noqa: PLC0415 (brings argparse, which a server does not need)
 
@@ -91,7 +109,12 @@ def named_server(url: str, token: str | None) -> RunningServer:
         )
     in_url = dict(urllib.parse.parse_qsl(parts.query)).get("token", "")
     place = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-    return RunningServer(place, 0, token or in_url or os.environ.get(TOKEN_VARIABLE, ""))
+    token = token or in_url or os.environ.get(TOKEN_VARIABLE, "")
+    if not is_sendable(token):
+        raise UsageError(
+            "the token has characters that no header can carry: expected visible ASCII. Nothing was changed."
+        )
+    return RunningServer(place, 0, token)
 
 
 def _web_address(url: str) -> urllib.parse.SplitResult | None:
@@ -106,78 +129,95 @@ def _web_address(url: str) -> urllib.parse.SplitResult | None:
 
 def owner_pid(data: Path) -> int:
     """Return the id of the process that runs on a data directory, however it was started; 0 when none does."""
-    return log_owner_pid(data / "log") or log_owner_pid(data)
+    return log_owner_pid(data / "log") or log_owner_pid(data) or state_owner_pid(data)
 
 
-def call_application(data: Path, path: str, body: object, server: RunningServer | None = None) -> object:
-    """POST ``body`` as JSON to the running application's API and return its answer, decoded.
-
-    Args:
-        data: The data directory.
-        path: Path below the dashboard's address, beginning with a slash.
-        body: Anything that is JSON.
-        server: Where the application is; by default where ``server.json`` says.
+def running_server(data: Path) -> RunningServer:
+    """Return where the application of a data directory is, if it is the one that runs there and has said so.
 
     Raises:
-        ApplicationNeededError: No application runs on this directory, or it does not answer; nothing was changed.
-        NotFoundError: It does not know what was named.
-        ApplicationRefusedError: It refused, or what answers is no mainstem.
+        ApplicationNeededError: No application runs there, or it has not said where it is; nothing was changed.
     """
-    # Imported by the command that calls, and not by the server, which only writes where it is.
-    import urllib.error  # noqa: PLC0415
-    import urllib.request  # noqa: PLC0415
-
-    server = server or read_server(data)
-    if server is None:
-        raise _needed(data, f"no application runs on {data} ({data / SERVER_FILE} is not there)")
-    headers = {"content-type": "application/json", "accept": "application/json"}
-    if server.token:
-        headers["authorization"] = f"Bearer {server.token}"
-    request = urllib.request.Request(server.url + path, msgspec.json.encode(body), headers, method="POST")  # noqa: S310
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({})
-    )  # the application is here, never behind a proxy
-    try:
-        with opener.open(request, timeout=30) as response:
-            return msgspec.json.decode(response.read(_ANSWER_MAX_BYTES))
-    except msgspec.DecodeError:
-        raise ApplicationRefusedError(f"what answers at {server.url} is no mainstem: its answer is no JSON.") from None
-    except urllib.error.HTTPError as error:
-        with error:
-            message = _message_of(error.read(_ANSWER_MAX_BYTES), error.code)
-        if error.code == 404:
-            raise NotFoundError(message, try_command=f"mainstem runs --data {data}") from None
-        raise ApplicationRefusedError(message) from None
-    except (urllib.error.URLError, OSError) as error:
-        reason = getattr(error, "reason", error)
-        was = f"; it was process {server.pid}" if server.pid else ""
-        raise _needed(data, f"the application on {data} does not answer at {server.url} ({reason}){was}") from error
-
-
-def _needed(data: Path, what: str) -> ApplicationNeededError:
-    """Return the error that no application was reached, which tells of one that runs where the command cannot see."""
-    owner = owner_pid(data)
-    if not owner:
-        return ApplicationNeededError(
-            f"this changes something, and {what}. Nothing was changed.", try_command="mainstem dev app.py"
+    server, owner = read_server(data), owner_pid(data)
+    if server is not None and owner and owner == server.pid:
+        return server
+    if owner:
+        raise ApplicationNeededError(
+            f"this changes something, and process {owner} runs on {data}, but it was not started by mainstem dev: its "
+            "address is not known here. Nothing was changed.",
+            try_command="its dashboard, or --url http://127.0.0.1:8000/mainstem, where its dashboard is",
         )
-    server = read_server(data)
-    if server is not None and server.pid == owner:
-        return ApplicationNeededError(
-            f"this changes something, and {what}. Process {owner} runs on it. Nothing was changed.",
-            try_command="the dashboard, once it answers",
-        )
-    return ApplicationNeededError(
-        f"this changes something, and process {owner} runs on {data}, but it was not started by mainstem dev: its "
-        "address is not known here. Nothing was changed.",
-        try_command="its dashboard, or --url http://127.0.0.1:8000/mainstem, where its dashboard is",
+    gone = f" (process {server.pid}, which was at {server.url}, is gone)" if server is not None else ""
+    raise ApplicationNeededError(
+        f"this changes something, and no application runs on {data}{gone}. Nothing was changed.",
+        try_command="mainstem dev app.py",
     )
 
 
-def _message_of(body: bytes, status: int) -> str:
-    """Return the sentence in an error answer of the API (``{"error": {"message": …}}``)."""
-    with suppress(msgspec.DecodeError):  # whoever answered is no mainstem: its status is all that is told
-        answer = msgspec.json.decode(body)
-        if isinstance(answer, dict) and isinstance(error := answer.get("error"), dict) and "message" in error:
-            return str(error["message"])
-    return f"the application answered {status}. Nothing was changed."
+def wish_for(server: RunningServer, run_id: str, wish: str, reason: str) -> Wished:
+    """Ask a running application to change a run; return its answer, which it gives when the wish is written down.
+
+    Args:
+        server: Where the application is.
+        run_id: The run.
+        wish: ``"cancel"`` or ``"resume"``.
+        reason: Why; it is kept with the run.
+
+    Raises:
+        ApplicationNeededError: Nobody answers there; nothing was changed.
+        NotFoundError: It does not know the run.
+        ApplicationRefusedError: It refused, or what answers is no mainstem.
+    """
+    status, body = _post(server, f"/api/runs/{run_id}/{wish}", msgspec.json.encode({"reason": reason}))
+    if status >= 300:
+        message = _message_of(body)
+        if not message:
+            raise ApplicationRefusedError(f"the application at {server.url} answered {status}. Nothing was changed.")
+        raise ApplicationRefusedError(message) if status != 404 else NotFoundError(message, try_command="mainstem runs")
+    with suppress(NotDecodableError):  # told below, like an answer to something else
+        answer: Wished = decode(body, Wished)
+        if (answer.run_id, answer.wish) == (run_id, wish):
+            return answer
+    raise ApplicationRefusedError(
+        f"what answers at {server.url} is no mainstem: it does not say that it noted the wish to {wish} {run_id}."
+    )
+
+
+def _post(server: RunningServer, path: str, body: bytes) -> tuple[int, bytes]:
+    """Send a request; return the answer's status and body. Proxies and redirects would take the token elsewhere."""
+    # Imported by the command that calls, and not by the server, which only writes where it is.
+    import http.client  # noqa: PLC0415
+
+    parts = urllib.parse.urlsplit(server.url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.netloc.rpartition("@")[2], timeout=_ANSWER_WITHIN_S)
+    headers = {"content-type": "application/json", "accept": "application/json"}
+    if server.token:
+        headers["authorization"] = f"Bearer {server.token}"
+    try:
+        try:
+            connection.connect()
+        except (OSError, UnicodeError) as error:  # a name that no resolver takes is a UnicodeError
+            raise ApplicationNeededError(
+                f"this changes something, and nobody answers at {server.url} ({error}). Nothing was changed.",
+                try_command="the dashboard, once it answers, or mainstem dev app.py",
+            ) from error
+        connection.request("POST", parts.path + path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read(_ANSWER_MAX_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        raise ApplicationRefusedError(
+            f"what answers at {server.url} is no mainstem, or ended: it gave no answer that can be read "
+            f"({type(error).__name__}). Whether it noted the wish is not known."
+        ) from error
+    finally:
+        connection.close()
+
+
+def _message_of(body: bytes) -> str:
+    """Return the sentence in an error answer of the API (``{"error": {"message": …}}``); ``""`` where there is none."""
+    with suppress(NotDecodableError):  # whoever answered is no mainstem
+        answer = decode(body)
+        if isinstance(answer, dict) and isinstance(error := answer.get("error"), dict):
+            return str(error.get("message", ""))
+    return ""

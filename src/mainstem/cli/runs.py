@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import time
 from contextlib import aclosing
+from pathlib import Path
 from typing import Final, get_args
 
 import msgspec
@@ -15,7 +16,7 @@ from mainstem.cli.attempts import Attempt, attempts_of
 from mainstem.cli.errors import EXIT_OK, NotFoundError, UsageError
 from mainstem.cli.output import Output, Style, format_count, format_time, iso_time, layout, printable
 from mainstem.cli.reading import open_data, read_all
-from mainstem.cli.running import call_application, named_server, owner_pid
+from mainstem.cli.running import named_server, owner_pid, running_server, wish_for
 from mainstem.flow.history import RunFold, RunSummary, State, fold_run, read_entry, read_line, run_id_of
 from mainstem.flow.ids import check_run_id
 from mainstem.flow.journal import JOURNAL_PREFIX, LOG_LINES_PREFIX, LogLine, RunCompleted, Started
@@ -124,7 +125,8 @@ async def fold_runs(log: ReadableLog) -> tuple[dict[str, RunFold], int]:
 async def _list(arguments: argparse.Namespace, output: Output) -> None:
     async with open_data(arguments.data) as log:
         folds, unknown = await fold_runs(log)
-    has_owner = owner_pid(arguments.data) != 0
+    # Of a log on a server it cannot be told from here: nothing is said then.
+    has_owner = not isinstance(arguments.data, Path) or owner_pid(arguments.data) != 0
     now_ns = time.time_ns()
     wanted = [
         summary
@@ -305,8 +307,14 @@ def _print_attempts(attempts: list[Attempt], output: Output) -> None:
 
 
 def _change(change: str, run_id: str, arguments: argparse.Namespace, output: Output) -> None:
-    server = named_server(arguments.url, arguments.token) if arguments.url else None
-    answer = call_application(arguments.data, f"/api/runs/{run_id}/{change}", {"reason": arguments.reason}, server)
+    if not arguments.url and not isinstance(arguments.data, Path):
+        raise UsageError(
+            "this changes something, which the application has to do, and an address does not say where that is. "
+            "Nothing was changed.",
+            try_command="--data with its state directory, or --url http://127.0.0.1:8000/mainstem",
+        )
+    server = named_server(arguments.url, arguments.token) if arguments.url else running_server(arguments.data)
+    answer = wish_for(server, run_id, change, arguments.reason)
     if output.as_json:
         output.document(answer)
         return

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -117,7 +118,8 @@ async def _trace(arguments: argparse.Namespace, output: Output) -> None:
         for line in trace_lines(trace, output.width, lambda text, what: output.style(text, _STYLES.get(what))):
             output.text(line)
     is_running = any(row.span.status == "running" for trace in traces for row in trace.waterfall.rows)
-    if is_running and not owner_pid(log_directory(arguments.data)):
+    is_here = isinstance(arguments.data, Path)  # who runs on a log on a server cannot be told from here
+    if is_running and is_here and not owner_pid(log_directory(arguments.data)):
         output.remark(
             f"No application runs on {arguments.data}: what is marked as running has not ended yet, and goes on when "
             "it is started again."

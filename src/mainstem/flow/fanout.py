@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mainstem.base.errors import InvalidArgumentError
 from mainstem.flow.branch import Branch, scope
 from mainstem.flow.journal import GatherFailed
-from mainstem.flow.replay import enter, mismatch
-from mainstem.flow.run import encode_entry
+from mainstem.flow.replay import enter, left_behind, mismatch
+from mainstem.flow.run import PASSED_ON, encode_entry
 
 if TYPE_CHECKING:
     from mainstem.flow.history import Past
@@ -20,6 +20,12 @@ BRANCHES_MAX = 50_000
 """Most branches of one ``gather`` or ``map``."""
 
 Work = Callable[[], Awaitable[Any]]
+
+
+class _BranchFailedError(Exception):
+    """Ends a worker whose branch raised. What it raised is kept beside it: a ``SystemExit`` that came out of a task
+    would end the process.
+    """
 
 
 async def fan_out(parent: Branch, key: str, name: str, work: Sequence[Work], max_concurrency: int | None) -> list[Any]:
@@ -61,6 +67,7 @@ class _Fan:
         self._only = only
         self._results: list[Any] = [None] * len(work)
         self._failed: tuple[int, BaseException] | None = None
+        self._left: list[str] = []
         self._began_ns = self._run.engine.clock.time_ns()
         self._tasks: list[asyncio.Task[None]] = []
         self.passed = parent.passed
@@ -79,9 +86,13 @@ class _Fan:
                 _close(awaitable)
         if self._failed is not None:
             index, error = self._failed
+            if self._left and self._run.ending is None:
+                await self._run.pause_over(error, self._left)
             if self._only is None and self._run.ending is None:
                 self._run.journal.put_soon(encode_entry(GatherFailed(self._key, index)))
             raise error
+        for task in self._tasks:
+            task.result()  # raises where one was broken off in a way that is not foreseen: its branch has no result
         return self._results
 
     async def _worker(self, *, queued: bool) -> None:
@@ -104,14 +115,26 @@ class _Fan:
                 task = asyncio.current_task()
                 if self._failed is not None or self._run.ending is not None or (task is not None and task.cancelling()):
                     raise
-                self._failed = (index, error)
+                self._fail(index, error, prefix)
+                raise _BranchFailedError from None
+            except PASSED_ON:
                 raise
-            except Exception as error:
-                if self._failed is None:
-                    self._failed = (index, error)
-                raise
+            except BaseException as error:  # noqa: BLE001 (the code of users: whatever it is, the branch has failed)
+                self._fail(index, error, prefix)
+                raise _BranchFailedError from None
             finally:
                 self.passed = max(self.passed, branch.passed)
+
+    def _fail(self, index: int, error: BaseException, prefix: str) -> None:
+        """Note the first failure, and whether the history goes on where the code now raised: in that branch, or behind
+        the call, unless it is on record that the call failed.
+        """
+        if self._failed is None:
+            self._failed = (index, error)
+            if self._run.uncalled:
+                self._left = self._run.left_over(prefix)
+                if self._only is None:
+                    self._left += left_behind(self._parent)
 
     async def _cancel_rest(self) -> None:
         interrupted = False

@@ -106,8 +106,9 @@ class Flow:
         Args:
             function: The function, where the decorator stands without options.
             retry: When a failed attempt is tried again; by default it is not.
-            timeout_s: Limit of one attempt, which then has failed with ``TimeoutError``. A thread cannot be stopped: it
-                runs on, its result is dropped. A worker process is killed.
+            timeout_s: Limit of one attempt, which then has failed with ``TimeoutError``; a wait for a free thread or
+                worker process does not count. A thread cannot be stopped: it runs on, its result is dropped. A worker
+                process is killed.
             executor: ``"inline"`` (on the event loop; default of coroutine functions), ``"thread"`` (default of plain
                 ones) or ``"process"`` (spawned; arguments and result pass as JSON; the function is a module's top-level
                 name).
@@ -169,7 +170,8 @@ class Flow:
             on: Pattern of streams: each event starts one run, exactly once, with the event's value as its argument. The
                 run's id is ``<name>@<position of the event>``, which nobody can choose for another run.
             name: Name in histories; by default the function's.
-            timeout_s: Limit of a whole run, from its start; it then fails with ``TimeoutError``.
+            timeout_s: Limit of a whole run, from its start, up to a hundred years; it then fails with
+                ``TimeoutError``.
             concurrency: Most runs that are carried out at once; others wait their turn.
         """
 

@@ -16,6 +16,10 @@ from mainstem.base.hints import resolve_hints
 _NAME = re.compile(r"(?=.{1,100}\Z)[A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*")
 
 
+TIMEOUT_MAX_S = 100 * 365 * 86_400.0
+"""Longest time limit: a hundred years."""
+
+
 class _Arguments(msgspec.Struct, frozen=True):
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
@@ -146,6 +150,19 @@ class RecordedFunction:
         except NotDecodableError as error:
             raise InvalidArgumentError(f"{error}. Nothing was started.") from error
         return arguments
+
+    def check_timeout(self, timeout_s: float | None) -> float | None:
+        """Return a time limit of the function if it is one.
+
+        Raises:
+            InvalidArgumentError: It is not positive, no number, or longer than a hundred years.
+        """
+        if timeout_s is not None and not 0.0 < timeout_s <= TIMEOUT_MAX_S:
+            raise InvalidArgumentError(
+                f"{self.where}: timeout_s={timeout_s}: expected more than 0 and at most {TIMEOUT_MAX_S:.0f} (a hundred "
+                "years), or None for no limit."
+            )
+        return timeout_s
 
     def refuse_parameters(self, *reserved: str) -> None:
         """Refuse a function whose parameters have names that ``start`` and ``enqueue`` need themselves.

@@ -14,20 +14,20 @@ import msgspec
 
 from mainstem.flow.errors import WorkerDiedError
 from mainstem.flow.log_lines import keep_line
-from mainstem.flow.process_protocol import LENGTH_BYTES, Answer, Hello, Line, Request, body_bytes, frame
+from mainstem.flow.process_protocol import LENGTH_BYTES, Answer, Hello, Line, Request, Taken, body_bytes, frame
 from mainstem.trace.context import current_trace
 
 if TYPE_CHECKING:
     from mainstem.flow.executors import Call
 
-_message_decoder: msgspec.json.Decoder[Answer | Line] = msgspec.json.Decoder(Answer | Line)
+_message_decoder: msgspec.json.Decoder[Answer | Line | Taken] = msgspec.json.Decoder(Answer | Line | Taken)
 
 
 class Worker:
     """One process.
 
     Attributes:
-        has_taken: Whether the last request went out to it.
+        has_taken: Whether it said that it had the last request; before that it began nothing of it.
     """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
@@ -59,36 +59,41 @@ class Worker:
             env=_environment(),
         )
         worker = cls(process)
-        main_path = _main_path()
-        await worker._send(Hello(list(sys.path), main_path, os.getpid(), logging.getLogger().level))
+        try:
+            await worker._send(frame(Hello(list(sys.path), _main_path(), os.getpid(), logging.getLogger().level)))
+        except BaseException:
+            await asyncio.shield(worker.kill())
+            raise
         return worker
 
-    async def _send(self, message: msgspec.Struct) -> None:
-        self._stdin.write(frame(message))
-        await self._stdin.drain()
+    async def _send(self, data: bytes) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has ended: what it wrote tells what it had begun
+            self._stdin.write(data)
+            await self._stdin.drain()
 
-    async def call(self, request: Request) -> Answer:
-        """Have it do one thing.
+    async def call(self, request: bytes, key: str) -> Answer:
+        """Have it do one thing: a frame with the :class:`Request`, for the step ``key``.
 
         Raises:
-            WorkerDiedError: It ended before it answered; ``has_taken`` tells whether it had the request.
+            WorkerDiedError: It ended before it answered; ``has_taken`` tells whether it may have begun.
         """
         self.has_taken = False
         try:
             await self._send(request)
-            self.has_taken = True
             while True:
                 prefix = await self._stdout.readexactly(LENGTH_BYTES)
                 message = _message_decoder.decode(await self._stdout.readexactly(body_bytes(prefix)))
-                if isinstance(message, Answer):
-                    return message
-                keep_line(message.line)
-        except (asyncio.IncompleteReadError, BrokenPipeError, ConnectionResetError) as error:
+                match message:
+                    case Answer():
+                        return message
+                    case Line():
+                        keep_line(message.line)
+                    case Taken():
+                        self.has_taken = True
+        except (asyncio.IncompleteReadError, ConnectionResetError) as error:
             status = await self._process.wait()
             cause = f"signal {-status}" if status < 0 else f"exit status {status}"
-            raise WorkerDiedError(
-                f"the worker process {self.pid} ended ({cause}) before step {request.key} did."
-            ) from error
+            raise WorkerDiedError(f"the worker process {self.pid} ended ({cause}) before step {key} did.") from error
 
     async def kill(self) -> None:
         """End it, and wait until it is gone."""
@@ -122,18 +127,25 @@ class ProcessPool:
         return f"<ProcessPool {len(self._busy)} busy, {len(self._idle)} idle>"
 
     async def call(self, call: Call) -> Answer:
-        """Carry out one attempt in a worker; a worker whose caller is cancelled (or runs out of time) is killed."""
+        """Carry out one attempt in a worker; a worker whose caller is cancelled (or runs out of time) is killed.
+
+        Raises:
+            WorkerDiedError: The worker ended before it answered.
+            ValueTooLargeError: The arguments are too large to be passed on.
+        """
         function = call.step.recorded.function
         trace = current_trace()
-        request = Request(
-            function.__module__,
-            function.__qualname__,
-            msgspec.Raw(call.arguments),
-            call.run_id,
-            call.function,
-            call.key,
-            call.attempt,
-            trace.traceparent if trace is not None else "",
+        request = frame(
+            Request(
+                function.__module__,
+                function.__qualname__,
+                msgspec.Raw(call.arguments),
+                call.run_id,
+                call.function,
+                call.key,
+                call.attempt,
+                trace.traceparent if trace is not None else "",
+            )
         )
         async with self._places:
             while True:
@@ -144,7 +156,7 @@ class ProcessPool:
                 try:
                     if is_new or worker.alive:
                         call.began()
-                        answer = await worker.call(request)
+                        answer = await worker.call(request, call.key)
                         reusable = True
                         return answer
                 except WorkerDiedError:

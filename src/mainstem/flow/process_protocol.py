@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import msgspec
 
+from mainstem.flow.errors import ValueTooLargeError
 from mainstem.flow.journal import ErrorInfo, LogLine
 
 FRAME_MAX_BYTES = 64 << 20
@@ -51,6 +52,10 @@ class Request(msgspec.Struct, frozen=True):
     traceparent: str
 
 
+class Taken(msgspec.Struct, frozen=True, tag="taken"):
+    """The worker has the request; it is said before work begins, so a worker that ended without it began nothing."""
+
+
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True, tag="answer"):
     """How the attempt ended: a result, or an error."""
 
@@ -69,11 +74,14 @@ def frame(message: msgspec.Struct) -> bytes:
     """Return a message as a frame.
 
     Raises:
-        ValueError: It is longer than 64 MiB.
+        ValueTooLargeError: It is longer than 64 MiB.
     """
     body = msgspec.json.encode(message)
     if len(body) > FRAME_MAX_BYTES:
-        raise ValueError(f"a message of {len(body)} bytes to or from a worker process is over {FRAME_MAX_BYTES} bytes")
+        raise ValueTooLargeError(
+            f"a step's arguments or result, {len(body)} bytes as a message to or from a worker process: at most "
+            f"{FRAME_MAX_BYTES} bytes are passed on. It was not kept. Store it as a blob and pass its id on."
+        )
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
 
 

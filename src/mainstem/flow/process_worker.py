@@ -19,11 +19,11 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from mainstem.base.text import recordable
 from mainstem.flow.branch import Attempt, RunFace, scope
-from mainstem.flow.errors import StepFailedError
 from mainstem.flow.journal import LogLine
 from mainstem.flow.log_lines import LINE_MAX_CHARS
-from mainstem.flow.process_protocol import LENGTH_BYTES, Answer, Hello, Line, Request, body_bytes, frame
+from mainstem.flow.process_protocol import LENGTH_BYTES, Answer, Hello, Line, Request, Taken, body_bytes, frame
 from mainstem.flow.run import error_info
 from mainstem.flow.steps import Step, may_retry
 from mainstem.host._launcher import die_with_parent
@@ -39,6 +39,11 @@ def _read(source: BinaryIO) -> bytes | None:
     size = body_bytes(prefix)
     body = source.read(size)
     return body if len(body) == size else None
+
+
+def _write(sink: BinaryIO, data: bytes) -> None:
+    sink.write(data)
+    sink.flush()
 
 
 class _Lines(logging.Handler):
@@ -57,13 +62,14 @@ class _Lines(logging.Handler):
         if request is None:
             return
         try:
-            message = self.format(record)[:LINE_MAX_CHARS]
+            message, level, name = (
+                recordable(text, LINE_MAX_CHARS) for text in (self.format(record), record.levelname, record.name)
+            )
+            data = frame(Line(LogLine(time.time_ns(), level, name, message, request.key, request.attempt)))
         except Exception:  # noqa: BLE001 (a message that cannot be formatted: as logging does it)
             self.handleError(record)
-            return
-        line = LogLine(time.time_ns(), record.levelname, record.name, message, request.key, request.attempt)
-        self._sink.write(frame(Line(line)))
-        self._sink.flush()
+        else:
+            _write(self._sink, data)
 
 
 class _Modules:
@@ -88,7 +94,8 @@ class _Modules:
         return self._main
 
 
-def _carry_out(found: Any, request: Request) -> Answer:
+def _carry_out(found: Any, request: Request) -> bytes:
+    """Return the answer's frame. Whatever the user's code raises, ``sys.exit()`` too, is what the answer tells."""
     step = found if isinstance(found, Step) else None
     try:
         if step is None:
@@ -97,22 +104,40 @@ def _carry_out(found: Any, request: Request) -> Answer:
         result = step.recorded.function(*args, **kwargs)
         if inspect.isawaitable(result):
             result = asyncio.run(_finish(result))
-        return Answer(msgspec.Raw(step.recorded.round_trip(result)[0]))
-    except Exception as error:  # noqa: BLE001 (the user's: it is what the answer tells)
-        retryable = step is not None and may_retry(step.retry, error, 0)
-        return Answer(
-            error=error.error if isinstance(error, StepFailedError) else error_info(error), retryable=retryable
-        )
+        return frame(Answer(msgspec.Raw(step.recorded.round_trip(result)[0])))
+    except BaseException as error:  # noqa: BLE001 (as it says above)
+        return frame(Answer(error=error_info(error), retryable=step is not None and may_retry(step.retry, error, 0)))
 
 
 async def _finish(awaitable: Any) -> Any:
     return await awaitable
 
 
+def _answer(modules: _Modules, lines: _Lines, request: Request) -> bytes:
+    root = logging.getLogger()
+    try:
+        found = modules.find(request.module, request.qualname)
+        root.handlers[:] = [lines]  # what the module added would show each line a second time
+    except BaseException as error:  # noqa: BLE001 (the user's module, which may end in sys.exit(): the answer tells)
+        return frame(Answer(error=error_info(error)))
+    return _carry_out(found, request)
+
+
+def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Return the ends of the pipes to the parent; what the user's code reads and prints must not get between the
+    frames.
+    """
+    source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return source, sink
+
+
 def main() -> None:
     """Serve until the parent closes the pipe."""
-    source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the user's code prints must not get between the frames
+    source, sink = _take_pipes()
     hello_bytes = _read(source)
     if hello_bytes is None:
         return
@@ -127,19 +152,13 @@ def main() -> None:
     modules = _Modules(hello)
     while (body := _read(source)) is not None:
         request = msgspec.json.decode(body, type=Request)
+        _write(sink, frame(Taken()))
         lines.of(request)
         scope.set(Attempt(RunFace(request.run_id, request.function), request.key, request.attempt))
         with use_trace(parse_traceparent(request.traceparent)):
-            try:
-                found = modules.find(request.module, request.qualname)
-                root.handlers[:] = [lines]  # what the module added would show each line a second time
-            except Exception as error:  # noqa: BLE001 (the user's module: it is what the answer tells)
-                answer = Answer(error=error_info(error))
-            else:
-                answer = _carry_out(found, request)
+            answer = _answer(modules, lines, request)
         lines.of(None)
-        sink.write(frame(answer))
-        sink.flush()
+        _write(sink, answer)
 
 
 if __name__ == "__main__":

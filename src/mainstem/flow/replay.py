@@ -37,17 +37,19 @@ async def enter(branch: Branch, key: str, kind: str, called: str) -> Past | None
 
 async def _refuse_new_call(branch: Branch, key: str, called: str) -> None:
     """Stop the run when its history went on behind this place: in this branch, or in one that waits for it."""
-    run = branch.run
-    if run.is_abandoned(branch.prefix):
-        return
+    if not branch.run.is_abandoned(branch.prefix) and (names := left_behind(branch)):
+        await mismatch(branch, key, ", ".join(names[:5]), called)
+
+
+def left_behind(branch: Branch) -> list[str]:
+    """Return recorded keys that were not called yet: of the branch, or else of the nearest one that waits for it."""
+    uncalled = branch.run.uncalled
     prefix = branch.prefix
     while True:
-        left = run.uncalled.get(prefix)
-        if left:
-            names = sorted(prefix + local for local in left)
-            await mismatch(branch, key, ", ".join(names[:5]), called)
+        if left := uncalled.get(prefix):
+            return sorted(prefix + local for local in left)
         if not prefix:
-            return
+            return []
         prefix = split_key(prefix[: prefix.rindex("[")])[0]
 
 

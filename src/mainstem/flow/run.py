@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import traceback
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -27,18 +28,25 @@ from mainstem.flow.publishing import publish_from
 from mainstem.flow.writer import RunJournal
 from mainstem.log.contract import ABOUT, TRACEPARENT
 from mainstem.trace.context import TraceContext, use_trace
+from mainstem.ui.format import shorten
 
 if TYPE_CHECKING:
     from mainstem.flow.engine import Engine
+
+_logger = logging.getLogger(__name__)
 
 encode_entry = msgspec.json.Encoder().encode
 """Return a journal entry's bytes."""
 
 _TRACEBACK_MAX_CHARS = 16 << 10
 _MESSAGE_MAX_CHARS = 16 << 10
+_SAID_MAX_CHARS = 500
 _REST_AFTER_S = 0.05
 _INTERRUPTED_GRACE_S = 1.0
 """So long after it interrupted a call of its own the run's code may clean up."""
+
+PASSED_ON = (KeyboardInterrupt, GeneratorExit)
+"""What is nobody's failure: the process is told to end, the event loop is gone."""
 
 Body = Callable[["Run"], Coroutine[Any, Any, JournalEntry]]
 """What a run does: returns its final entry."""
@@ -128,6 +136,7 @@ class Run:
             position,
             self.headers,
             self._journal_lost,
+            on_refused=self._journal_refused,
             limits=engine.limits,
         )
         self.past: dict[str, Past] = history.keys if history is not None else {}
@@ -223,6 +232,9 @@ class Run:
         self.stop(Ending(None, error))
         self.engine.journal_lost(self, error)
 
+    def _journal_refused(self, error: Exception) -> None:
+        self.stop(Ending(RunFailed(error_info(error))))
+
     async def park(self) -> None:
         """Wait to be cancelled."""
         await self.engine.loop.create_future()
@@ -231,6 +243,21 @@ class Run:
         """Stop because the history does not fit the code; never returns."""
         self.stop(Ending(RunPaused(reason, recorded, called)))
         await self.park()
+
+    async def pause_over(self, error: BaseException, left: list[str]) -> NoReturn:
+        """Stop because the code raised where its history goes on; never returns."""
+        self.stop(Ending(self._misfit(error, left)))
+        await self.park()
+        raise asyncio.CancelledError
+
+    def _misfit(self, error: BaseException, left: list[str]) -> RunPaused:
+        _logger.error("run %s: its code raises before it has called %s", self.id, _some_of(left), exc_info=error)
+        info = error_info(error)
+        return RunPaused(
+            f"{self.function} raised before it called what its history holds.",
+            recorded=_some_of(left),
+            called=shorten(f"raised {info.type}: {info.message}", _SAID_MAX_CHARS),
+        )
 
     async def _execute(self, body: Body) -> None:
         final: JournalEntry | None = None
@@ -241,17 +268,19 @@ class Run:
         try:
             with use_trace(self.trace):
                 final = await body(self)
-                if self.ending is None and (left := self._left_over()):
+                if self.ending is None and (left := self.left_over()):
                     await self.pause(
                         f"{self.function} returned without calling what its history holds.",
-                        recorded=", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else ""),
+                        recorded=_some_of(left),
                         called="nothing more",
                     )
         except asyncio.CancelledError as cancelled:
             error = cancelled
-        except Exception as raised:  # noqa: BLE001 (the user's code: whatever it is, the run has failed)
+        except BaseException as raised:  # noqa: BLE001 (the user's code: whatever it is, the run has failed)
             error = raised
         await self._end(final, error)
+        if isinstance(error, PASSED_ON):
+            raise error
 
     async def _end(self, final: JournalEntry | None, error: BaseException | None) -> None:
         """Write how the run ended, and tell the engine. A cancel that comes now is too late."""
@@ -261,6 +290,10 @@ class Run:
                 final = RunFailed(error_info(error))  # the same, with the place in the code
         elif isinstance(error, asyncio.CancelledError) and self.task is not None and self.task.cancelling():
             final = None  # the event loop is being shut down: the run stays open
+        elif isinstance(error, PASSED_ON):
+            final = None
+        elif error is not None and (left := self.left_over()):
+            final = self._misfit(error, left)
         elif error is not None:
             step = (error.key, error.attempt) if isinstance(error, StepFailedError) else ("", 0)
             final = RunFailed(error_info(error), *step)
@@ -280,10 +313,17 @@ class Run:
         except Exception as error:  # noqa: BLE001 (a result over the limit, text that is no UTF-8: that failed the run)
             final = RunFailed(error_info(error))
             waiter = self.journal.put_last(encode_entry(final), alone=stopped)
-        while not waiter.done():
-            with suppress(asyncio.CancelledError):  # told too late: the ending is on its way to the disk
-                await asyncio.wait([waiter])
-        return None if waiter.cancelled() else final
+        while True:
+            while not waiter.done():
+                with suppress(asyncio.CancelledError):  # told too late: the ending is on its way to the disk
+                    await asyncio.wait([waiter])
+            if waiter.cancelled():
+                return None
+            if (refused := waiter.exception()) is None:
+                return final
+            # What was to be written ahead of it is not there: so this is not how the run ended.
+            final = RunFailed(error_info(refused))
+            waiter = self.journal.put_last(encode_entry(final), alone=True)
 
     def is_abandoned(self, prefix: str) -> bool:
         """Tell whether a branch belongs to one that was cancelled."""
@@ -294,14 +334,22 @@ class Run:
             prefix = split_key(construct)[0]
         return False
 
-    def _left_over(self) -> list[str]:
-        """Return the recorded keys that the code never called, but for those in branches that were cancelled."""
+    def left_over(self, within: str = "") -> list[str]:
+        """Return the recorded keys that the code did not call, but for those in branches that were cancelled.
+
+        Args:
+            within: Prefix of a branch: only keys of it and of those in it.
+        """
         return sorted(
             prefix + local
             for prefix, locals_ in self.uncalled.items()
-            if not self.is_abandoned(prefix)
+            if prefix.startswith(within) and not self.is_abandoned(prefix)
             for local in locals_
         )
+
+
+def _some_of(keys: list[str]) -> str:
+    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
 
 def run_headers(trace: TraceContext, about: tuple[str, ...]) -> Mapping[str, str]:

@@ -40,7 +40,7 @@ async def sleep_in(branch: Branch, key: str, for_s: float) -> None:
             branch.passed = max(branch.passed, past.claims)
         else:
             wake_at_ns = run.engine.clock.time_ns() + round(for_s * 1e9)
-            alone = branch is run.root and run.pending == 1 and not run.constructs
+            alone = await _is_alone(branch)
             await run.journal.write(encode_entry(TimerSet(key, wake_at_ns, alone)))
             branch.passed = run.claims
         with run.asleep():
@@ -50,3 +50,12 @@ async def sleep_in(branch: Branch, key: str, for_s: float) -> None:
         raise
     finally:
         run.pending -= 1
+
+
+async def _is_alone(branch: Branch) -> bool:
+    """Tell whether nothing but a sleep that has just begun is under way in the run."""
+    run = branch.run
+    if asyncio.current_task() is not run.root.task:
+        return False  # what awaits it, such as asyncio.gather(), may await other calls with it
+    await asyncio.sleep(0)  # calls that were made before and given to tasks begin now, where they had not yet
+    return run.pending == 1 and not run.constructs

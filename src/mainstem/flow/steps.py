@@ -13,6 +13,7 @@ import msgspec
 
 from mainstem.base.codec import NotDecodableError, NotJsonError, digest
 from mainstem.base.errors import InvalidArgumentError
+from mainstem.base.text import message_of
 from mainstem.bus.retry import Retry
 from mainstem.flow.branch import Attempt, Branch, current_branch, scope
 from mainstem.flow.errors import StepFailedError, ValueTooLargeError, WorkerDiedError
@@ -21,9 +22,10 @@ from mainstem.flow.functions import NO_ARGUMENTS, RecordedFunction, encode_argum
 from mainstem.flow.history import Past
 from mainstem.flow.journal import StepCompleted, StepFailed, StepStarted
 from mainstem.flow.replay import enter, mismatch
-from mainstem.flow.run import Run, encode_entry, error_info
+from mainstem.flow.run import PASSED_ON, Run, encode_entry, error_info
 from mainstem.flow.timers import TimeLimit
 from mainstem.trace.context import TraceContext, use_trace
+from mainstem.ui.format import shorten
 
 if TYPE_CHECKING:
     from mainstem.flow.executors import Executors
@@ -63,14 +65,12 @@ class Step(Generic[P, R]):
         self.recorded = recorded
         self.name = recorded.name
         self.retry = retry
-        self.timeout_s = timeout_s
+        self.timeout_s = recorded.check_timeout(timeout_s)
         self.executor: ExecutorName = executor or ("inline" if recorded.is_async else "thread")
         self.record_start = record_start
         self.executors = executors
         self.direct = self.executor == "inline" and recorded.is_async and timeout_s is None
         functools.update_wrapper(self, recorded.function)
-        if timeout_s is not None and timeout_s <= 0:
-            raise InvalidArgumentError(f"{recorded.where}: timeout_s={timeout_s}: expected more than 0.")
         if self.executor == "thread" and recorded.is_async:
             raise InvalidArgumentError(
                 f"{recorded.where} is a coroutine function: it runs 'inline' or in a 'process', not in a thread."
@@ -116,7 +116,7 @@ async def perform(
             await mismatch(branch, key, f"digest {past.digest}", f"digest {fingerprint}, arguments {arguments[:200]!r}")
         if past.result is not None:
             branch.passed = max(branch.passed, past.claims)
-            return bytes(past.result) if last else step.recorded.decode_result(past.result)
+            return bytes(past.result) if last else await _recorded_result(branch, key, step, past.result)
         if past.error is not None and not past.retry_at_ns and not past.under_way:
             branch.passed = max(branch.passed, past.claims)
             raise StepFailedError(step.name, key, past.attempt, past.error)
@@ -137,6 +137,15 @@ async def perform(
     return result
 
 
+async def _recorded_result(branch: Branch, key: str, step: Step[..., Any], result: msgspec.Raw) -> Any:
+    """Return a result that is on record; stop the run when it does not fit what the step is said to return."""
+    try:
+        return step.recorded.decode_result(result)
+    except Exception as error:  # noqa: BLE001 (the annotation, a model's validation: whatever it is, it does not fit)
+        recorded = f"the result {shorten(bytes(result)[:400].decode('utf-8', 'replace'), 200)}"
+        await mismatch(branch, key, recorded, message_of(error, 500))
+
+
 class Carrying:
     """One call of a step being carried out: attempt after attempt, until one succeeds or there is none left."""
 
@@ -147,6 +156,7 @@ class Carrying:
         "_digest",
         "_key",
         "_kwargs",
+        "_limit",
         "_run",
         "_spent",
         "_started_ns",
@@ -175,6 +185,7 @@ class Carrying:
         self._spent = 0  # attempts of the retry policy's; attempt numbers are higher where one may have been begun
         self._waiting_since_ns = 0
         self._started_ns = 0
+        self._limit: TimeLimit | None = None
 
     async def attempts(self, past: Past | None, passed: int) -> tuple[bytes, bytes, Any]:
         """Return the completed entry, encoded, the result's JSON, and the result.
@@ -197,8 +208,13 @@ class Carrying:
                 if run.ending is not None or (task is not None and task.cancelling()):
                     raise
                 failure: BaseException = error  # the step's own doing: an error as any other
+            except PASSED_ON:
+                raise
             except Exception as error:  # noqa: BLE001 (the step's: whatever it is, the attempt has failed)
                 failure = error
+            except BaseException as error:  # noqa: BLE001 (such as sys.exit(): an error as any other)
+                failure = RuntimeError(f"the step raised {type(error).__name__}: {message_of(error, 1000)}")
+                failure.__cause__ = error
             else:
                 waited_ns = self._waited_ns()
                 completed = StepCompleted(
@@ -248,8 +264,9 @@ class Carrying:
         )
         if step.timeout_s is None:
             return self._checked(*await step.executors.call(call))
-        until_s = run.engine.clock.monotonic_s() + step.timeout_s
-        with TimeLimit(run.engine.timers, until_s, f"it did not end within {step.timeout_s:g} s"):
+        with TimeLimit(run.engine.timers, f"it did not end within {step.timeout_s:g} s") as self._limit:
+            if step.executor == "inline":
+                self._begin_limit()  # elsewhere it begins with the work: a wait for a free place is not the step's
             return self._checked(*await step.executors.call(call))
 
     def _checked(self, raw: bytes, result: Any) -> tuple[bytes, Any]:
@@ -261,8 +278,13 @@ class Carrying:
             )
         return raw, result
 
+    def _begin_limit(self) -> None:
+        if self._limit is not None and self._step.timeout_s is not None:
+            self._limit.begin(self._run.engine.clock.monotonic_s() + self._step.timeout_s)
+
     def _began(self) -> None:
         """The executor had a free place: what came before was waiting."""
+        self._begin_limit()
         if not self._waiting_since_ns:
             self._waiting_since_ns = self._started_ns
         self._started_ns = self._run.engine.clock.time_ns()

@@ -6,6 +6,7 @@ import asyncio
 import heapq
 from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
 from mainstem.host.clock import Clock
 
@@ -110,27 +111,37 @@ class Timers:
 
 
 class TimeLimit:
-    """``with TimeLimit(timers, moment)``: the body's task is cancelled at ``moment``, and that becomes a
-    ``TimeoutError``.
+    """``with TimeLimit(timers, what) as limit``: at the moment that the body gives to :meth:`begin` its task is
+    cancelled, and that becomes a ``TimeoutError``.
 
     As ``asyncio.timeout``, but with the time of a :class:`Timers`.
     """
 
-    __slots__ = ("_before", "_expired", "_moment", "_task", "_timer", "_timers", "_what")
+    __slots__ = ("_before", "_expired", "_task", "_timer", "_timers", "_what")
 
-    def __init__(self, timers: Timers, moment: float, what: str) -> None:
+    def __init__(self, timers: Timers, what: str) -> None:
         self._timers = timers
-        self._moment = moment
         self._what = what
+        self._timer: Timer | None = None
         self._expired = False
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a time limit needs a running task")
         self._task = task
         self._before = task.cancelling()
-        self._timer = self._timers.at(self._moment, self._expire)
+        return self
+
+    def begin(self, moment: float) -> None:
+        """Let the body go on until ``moment``; it takes the place of an earlier one."""
+        self._forget()
+        self._timer = self._timers.at(moment, self._expire)
+
+    def _forget(self) -> None:
+        if self._timer is not None:
+            self._timers.cancel(self._timer)
+            self._timer = None
 
     def _expire(self) -> None:
         self._expired = True
@@ -139,6 +150,6 @@ class TimeLimit:
     def __exit__(
         self, kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        self._timers.cancel(self._timer)
+        self._forget()
         if self._expired and self._task.uncancel() <= self._before and kind is asyncio.CancelledError:
             raise TimeoutError(self._what)

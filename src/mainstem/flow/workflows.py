@@ -14,6 +14,7 @@ import msgspec
 
 from mainstem.base.errors import InvalidArgumentError
 from mainstem.base.ids import check_id
+from mainstem.base.text import message_of
 from mainstem.bus.events import check_about
 from mainstem.flow.branch import current_branch
 from mainstem.flow.functions import RecordedFunction
@@ -23,6 +24,7 @@ from mainstem.flow.journal import JournalEntry, RunCompleted, Started
 from mainstem.flow.run import Body, Run
 from mainstem.flow.steps import Step, perform
 from mainstem.trace.context import derived_span_id
+from mainstem.ui.format import shorten
 
 if TYPE_CHECKING:
     from mainstem.flow.flow import Flow
@@ -50,7 +52,7 @@ class Workflow(Generic[P, R]):
         self._flow = flow
         self.recorded = recorded
         self.name = recorded.name
-        self.timeout_s = timeout_s
+        self.timeout_s = recorded.check_timeout(timeout_s)
         self.in_turn = in_turn
         functools.update_wrapper(self, recorded.function)
 
@@ -90,8 +92,8 @@ class Workflow(Generic[P, R]):
     def body(self, started: Started) -> Body:
         """Return what a run does."""
 
-        async def execute(_run: Run) -> JournalEntry:
-            args, kwargs = self.recorded.decode_arguments(started.arguments)
+        async def execute(run: Run) -> JournalEntry:
+            args, kwargs = await _recorded_arguments(run, self.recorded, started)
             result = await self.recorded.function(*args, **kwargs)
             return RunCompleted(msgspec.Raw(self.recorded.round_trip(result)[0]))
 
@@ -155,7 +157,7 @@ class Job(Generic[P, R]):
         """Return what a run does: its one step, whose result and the run's end are one commit."""
 
         async def execute(run: Run) -> JournalEntry:
-            args, kwargs = self.recorded.decode_arguments(started.arguments)
+            args, kwargs = await _recorded_arguments(run, self.recorded, started)
             key = run.root.take(self.name)
             raw = await perform(run.root, key, self.step, tuple(args), kwargs, run.root.passed, last=True)
             return RunCompleted(msgspec.Raw(raw))
@@ -198,6 +200,25 @@ class Enqueued(Generic[R]):
                 "Nothing was enqueued. Write: await job.enqueue(...)"
             )
         return self._thread_future.result(timeout_s)
+
+
+async def _recorded_arguments(
+    run: Run, recorded: RecordedFunction, started: Started
+) -> tuple[list[Any], dict[str, Any]]:
+    """Return the arguments that a run was started with; stop it when the function no longer takes them."""
+    try:
+        args, kwargs = recorded.decode_arguments(started.arguments)
+        if run.claims:
+            recorded.signature.bind(*args, **kwargs)
+    except Exception as error:  # annotations, a model's validation: whatever it is, they do not fit
+        arguments = bytes(started.arguments)[:400].decode("utf-8", "replace")
+        await run.pause(
+            f"{recorded.where} does not take the arguments that the run was started with.",
+            recorded=shorten(arguments, 200),
+            called=message_of(error, 500),
+        )
+        raise asyncio.CancelledError from error
+    return args, kwargs
 
 
 def _id_here(chosen: str | None, name: str) -> str | None:

@@ -27,6 +27,9 @@ ENTRY_MAX_BYTES = 8 << 20
 """Largest entry of a journal, and largest event that a workflow publishes."""
 
 _HEADERS_MAX_BYTES = 16 << 10
+_PUBLISHED_OVERHEAD_BYTES = 192
+"""What an event's entry holds beside its key and its stream's name, at most."""
+
 _LINES_BATCH_MAX_BYTES = 1 << 20
 _LINES_WAITING_MAX_BYTES = 4 << 20
 _FULL_RETRY_MIN_S = 0.1
@@ -40,7 +43,8 @@ class JournalLimits(msgspec.Struct, frozen=True):
 
     Attributes:
         entry_max_bytes: Largest entry.
-        batch_max_bytes: Most bytes of entries and events in a commit, unless one alone is larger.
+        batch_max_bytes: Most bytes of entries and events in a commit, keys and headers included, unless one alone is
+            larger. The rest of what an engine takes is for log lines.
         batch_max_entries: Most entries in a commit, each of which may come with an event.
         batch_max_lines: Most log lines in a commit.
     """
@@ -63,9 +67,14 @@ class JournalLimits(msgspec.Struct, frozen=True):
 
 
 class _Entry:
-    """One journal record that waits to be written, with the event that goes with it."""
+    """One journal record that waits to be written, with the event that goes with it.
 
-    __slots__ = ("event", "last", "published", "size_bytes", "value", "waiter")
+    Attributes:
+        size_bytes: Of the larger of the two records' values.
+        event_bytes: All of the event, and of the entry that is made of :attr:`published`.
+    """
+
+    __slots__ = ("event", "event_bytes", "last", "published", "size_bytes", "value", "waiter")
 
     def __init__(
         self,
@@ -81,7 +90,16 @@ class _Entry:
         self.waiter = waiter
         self.published = published
         self.event = event
-        self.size_bytes = len(value) + (len(event.value) if event is not None else 0)
+        self.size_bytes = len(value)
+        self.event_bytes = 0
+        if event is not None and published is not None:
+            self.size_bytes = len(event.value)
+            self.event_bytes = len(event.value) + len(event.key) + _headers_bytes(event.headers)
+            self.event_bytes += len(published.key.encode()) + len(published.stream) + _PUBLISHED_OVERHEAD_BYTES
+
+
+def _headers_bytes(headers: Mapping[str, str]) -> int:
+    return len(_encode(dict(headers))) if headers else 0
 
 
 class RunJournal:
@@ -93,9 +111,9 @@ class RunJournal:
     """
 
     __slots__ = (
-        "_clock", "_delay_s", "_ending", "_headers", "_limits", "_lines", "_lines_bytes", "_lines_dropped", "_log",
-        "_loop", "_lost", "_on_lost", "_only_last", "_pausing", "_pending", "_run_id", "_stream", "_task", "position",
-        "stalled",
+        "_clock", "_delay_s", "_ending", "_headers", "_headers_bytes", "_limits", "_lines", "_lines_bytes",
+        "_lines_dropped", "_log", "_loop", "_lost", "_on_lost", "_on_refused", "_only_last", "_pausing", "_pending",
+        "_refused", "_run_id", "_stream", "_task", "position", "stalled",
     )  # fmt: skip
 
     def __init__(
@@ -108,15 +126,32 @@ class RunJournal:
         headers: Mapping[str, str],
         on_lost: Callable[[Exception], None],
         *,
+        on_refused: Callable[[Exception], None] | None = None,
         limits: JournalLimits | None = None,
     ) -> None:
+        """Make the writer of a journal whose last record is at ``position``.
+
+        Args:
+            log: The log.
+            clock: For the pauses while nothing can be written.
+            run_id: The run.
+            stream: The journal.
+            position: Position of its last record.
+            headers: Of all records.
+            on_lost: Called when nothing can be written any more.
+            on_refused: Called when the log does not take what it was given, today or ever. Nothing was written, and
+                only the run's last entry is taken from then on.
+            limits: What one record and one commit may hold.
+        """
         self._log = log
         self._limits = limits or JournalLimits.of(log.traits)
         self._clock = clock
         self._run_id = run_id
         self._stream = stream
         self._headers = headers
+        self._headers_bytes = _headers_bytes(headers)
         self._on_lost = on_lost
+        self._on_refused = on_refused or on_lost
         self._loop = asyncio.get_running_loop()
         self._pending: list[_Entry] = []
         self._lines: list[Record] = []
@@ -127,7 +162,7 @@ class RunJournal:
         self._ending = False
         self._only_last = False
         self._task: asyncio.Task[None] | None = None
-        self._lost = False
+        self._lost = self._refused = False
         self.position = position
         self.stalled = ""
 
@@ -159,6 +194,7 @@ class RunJournal:
             or self._pending
             or self._lines
             or self._lost
+            or self._refused
             or len(value) > self._limits.entry_max_bytes
         ):
             return False
@@ -169,15 +205,16 @@ class RunJournal:
         except (PositionConflictError, LogClosedError, AppendOutcomeUnknownError) as error:
             self._lose(error, [])
             return False
-        except NotWrittenError:
-            return False  # a full disk: the writer's task knows how to wait for room
+        except (NotWrittenError, InvalidArgumentError):
+            return False  # a full disk, or what the log does not take: the writer's task knows what to do then
         if position is None:
             return False
         self.position = position
         return True
 
     def put_last(self, value: bytes, *, alone: bool) -> asyncio.Future[int]:
-        """Write the run's last entry, into the space that is kept back on a full disk too.
+        """Write the run's last entry, into the space that is kept back on a full disk too. The future raises what the
+        log says where it does not take this entry, or one ahead of it; another last one may be put then.
 
         Args:
             value: The entry.
@@ -236,14 +273,15 @@ class RunJournal:
             await asyncio.wait([self._task])
 
     def _add(self, entry: _Entry) -> None:
-        if entry.size_bytes > self._limits.entry_max_bytes:
+        limit = self._limits.entry_max_bytes
+        if entry.size_bytes > limit or entry.event_bytes > limit + _HEADERS_MAX_BYTES:
             raise ValueTooLargeError(
-                f"run {self._run_id}: a value of {entry.size_bytes} bytes is over the limit of "
-                f"{self._limits.entry_max_bytes} bytes. It was not written. Keep it as a blob and pass its id on."
+                f"run {self._run_id}: a value of {entry.size_bytes} bytes (with key and headers "
+                f"{entry.event_bytes or entry.size_bytes}) is over the limit of {limit} bytes. It was not written. "
+                "Keep it as a blob and pass its id on."
             )
-        if self._lost:
-            if entry.waiter is not None:
-                entry.waiter.cancel()
+        if self._lost or (self._refused and not entry.last):
+            self._forget([entry])
             return
         self._pending.append(entry)
         if self._task is None:
@@ -264,13 +302,17 @@ class RunJournal:
                         await self._stall(error)
                     continue
                 except (LogError, InvalidArgumentError, OSError) as error:
-                    if not lines:
+                    if lines:  # they are worth no run: it is tried again without them
+                        _logger.warning("run %s: %d log lines are dropped: %s", self._run_id, len(lines), error)
+                        self._pending[:0] = entries
+                    elif isinstance(error, InvalidArgumentError) and not self._refused:
+                        self._refuse(error, entries)
+                    else:
                         self._lose(error, entries)
-                        return
-                    # Lines are worth no run: it is tried again without them.
-                    _logger.warning("run %s: %d log lines are dropped: %s", self._run_id, len(lines), error)
-                    self._pending[:0] = entries
                     continue
+                except Exception as error:  # noqa: BLE001 (a fault of ours: nobody may wait for ever, nor go on)
+                    self._lose(error, entries)
+                    return
                 self.stalled, self._delay_s = "", _FULL_RETRY_MIN_S
                 if entries:
                     self.position = last
@@ -285,10 +327,11 @@ class RunJournal:
             return pending
         size = count = 0
         for entry in pending:
-            full = size + entry.size_bytes > self._limits.batch_max_bytes or count == self._limits.batch_max_entries
+            entry_bytes = len(entry.value) + self._headers_bytes + entry.event_bytes
+            full = size + entry_bytes > self._limits.batch_max_bytes or count == self._limits.batch_max_entries
             if count and full:
                 break
-            size += entry.size_bytes
+            size += entry_bytes
             count += 1
         self._pending = pending[count:]
         return pending[:count]
@@ -357,12 +400,14 @@ class RunJournal:
     def _take_lines(self) -> list[Record]:
         """Take as many lines as go into one commit; when all are taken, one more tells of those that were dropped."""
         lines, size_bytes = self._lines, 0
+        room_bytes = min(_LINES_BATCH_MAX_BYTES, self._limits.batch_max_bytes // 4)
         for count, line in enumerate(lines):
-            size_bytes += len(line.value)
-            if count and (size_bytes > _LINES_BATCH_MAX_BYTES or count == self._limits.batch_max_lines):
+            with_headers = size_bytes + len(line.value) + (count + 1) * self._headers_bytes
+            if count and (with_headers > room_bytes or count == self._limits.batch_max_lines):
                 self._lines = lines[count:]
-                self._lines_bytes -= size_bytes - len(line.value)
+                self._lines_bytes -= size_bytes
                 return lines[:count]
+            size_bytes += len(line.value)
         self._lines, self._lines_bytes = [], 0
         if self._lines_dropped:
             told = LogLine(
@@ -398,6 +443,15 @@ class RunJournal:
             records = [Record(entry.value, b"", self._headers) for entry in entries]
             appends.append(Append(self._stream, records, self.position))
         return appends
+
+    def _refuse(self, error: InvalidArgumentError, entries: list[_Entry]) -> None:
+        """Give up what the log does not take, and what came behind it: the run has failed, and its end can be told."""
+        given_up, self._pending, self._refused = [*entries, *self._pending], [], True
+        for entry in given_up:
+            if entry.last and entry.waiter is not None and not entry.waiter.done():
+                entry.waiter.set_exception(error)
+        self._forget(given_up)
+        self._on_refused(error)
 
     def _lose(self, error: Exception, entries: list[_Entry]) -> None:
         self._lost = True

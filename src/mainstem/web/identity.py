@@ -12,13 +12,22 @@ TOKEN_MIN_CHARS: Final = 8
 
 
 def check_token(token: str) -> None:
-    """Check that a token is long enough to be one.
+    """Check that a token is long enough to be one, and that a request can carry it.
 
     Raises:
-        InvalidArgumentError: It is shorter than :data:`TOKEN_MIN_CHARS`.
+        InvalidArgumentError: It is shorter than :data:`TOKEN_MIN_CHARS`, or not :func:`is_sendable`.
     """
     if len(token) < TOKEN_MIN_CHARS:
         raise InvalidArgumentError(f"the token has {len(token)} characters: expected {TOKEN_MIN_CHARS} or more.")
+    if not is_sendable(token):
+        raise InvalidArgumentError(
+            "the token has characters that no header can carry: expected visible ASCII, without spaces at its ends."
+        )
+
+
+def is_sendable(token: str) -> bool:
+    """Tell whether ``Authorization: Bearer`` can carry a token: visible ASCII, without spaces at its ends."""
+    return token.isascii() and token.isprintable() and token == token.strip()
 
 
 def host_name(host: str) -> str:

@@ -162,11 +162,12 @@ def check_local(scope: Scope, headers: Headers) -> None:
         ForbiddenError: The connection, the host name or a proxy's header shows someone else.
     """
     server = scope.get("server")
+    host = ", ".join(headers.getlist("host"))  # of two, which is none, either may be what a proxy went by
     proxy = _sign_of_proxy(scope, headers)
     if server and server[1] is not None and not is_loopback(str(server[0])):
         what = f"the address {server[0]} can be reached from other machines"
-    elif not is_loopback(host_name(headers.get("host", ""))):
-        what = f"the host name {headers.get('host', '')[:100]!r} is not this machine's own"
+    elif not is_loopback(host_name(host)):
+        what = f"the host name {host[:100]!r} is not this machine's own"
     elif proxy:
         what = f"a proxy stands in between ({proxy})"
     else:

@@ -124,6 +124,17 @@ def _variable_rate(_clips: Clips, path: Path) -> None:
     ffmpeg(*lavfi(f"{PICTURES},{keep}"), *lavfi(TONE), *H264, *AAC, "-fps_mode", "passthrough", path)
 
 
+def _lost_frame(_clips: Clips, path: Path) -> None:
+    # the last frame of a group is missing, and all the others of that group last equally long
+    codec = ("-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8") if path.suffix == ".webm" else H264
+    ffmpeg(*lavfi(f"{PICTURES},select=not(eq(n\\,24))"), *codec, "-fps_mode", "passthrough", path)
+
+
+def _pause(_clips: Clips, path: Path) -> None:
+    # even frames, then nothing for a second, then even frames
+    ffmpeg(*lavfi(f"{PICTURES},setpts='PTS+if(gte(N,25),1/TB,0)'"), *H264, "-fps_mode", "passthrough", path)
+
+
 def _far_apart(_clips: Clips, path: Path) -> None:
     # three frames, 7,000 s from one to the next
     ffmpeg(*lavfi("testsrc2=size=96x64:rate=1/7000:duration=21000"), *H264, path)
@@ -170,8 +181,25 @@ def _no_index(clips: Clips, path: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2])
 
 
-def _truncated_matroska(clips: Clips, path: Path) -> None:
-    whole = clips.get("open_groups.mkv").read_bytes()
+def _cut_off(clips: Clips, path: Path) -> None:
+    # whole but for its last third
+    whole = clips.get(path.name.removeprefix("unfinished-").replace("truncated_", "whole_")).read_bytes()
+    path.write_bytes(whole[: len(whole) * 7 // 10])
+
+
+def _whole(_clips: Clips, path: Path) -> None:
+    codec = {".webm": ("-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8"), ".avi": ("-c:v", "mpeg4")}
+    sound = ("-c:a", "libopus" if path.suffix == ".webm" else "libmp3lame")
+    ffmpeg(*lavfi(PICTURES), *lavfi(TONE), *codec.get(path.suffix, H264), "-g", "5", *sound, path)
+
+
+def _live(_clips: Clips, path: Path) -> None:
+    # as it comes from a camera: it says neither how long it is nor how long it lasts
+    ffmpeg(*lavfi(PICTURES), *lavfi(TONE), *H264, "-g", "5", *AAC, "-live", "1", "-cluster_time_limit", "100", path)
+
+
+def _truncated_live(clips: Clips, path: Path) -> None:
+    whole = clips.get("live.mkv").read_bytes()
     path.write_bytes(whole[: len(whole) * 7 // 10])
 
 
@@ -215,6 +243,10 @@ MAKERS: dict[str, Callable[[Clips, Path], None]] = {
     "tiny.mp4": _tiny,
     "variable_rate.mp4": _variable_rate,
     "doubled.mp4": _doubled,
+    "lost_frame.mkv": _lost_frame,
+    "lost_frame.ts": _lost_frame,
+    "lost_frame.webm": _lost_frame,
+    "pause.mkv": _pause,
     "far_apart.mp4": _far_apart,
     "one_frame_less.mp4": _one_frame_less,
     "late_sound.mkv": _late_sound,
@@ -222,7 +254,16 @@ MAKERS: dict[str, Callable[[Clips, Path], None]] = {
     "fast_start.mp4": _fast_start,
     "truncated.mp4": _truncated,
     "no_index.mp4": _no_index,
-    "truncated_matroska.mkv": _truncated_matroska,
+    "whole_matroska.mkv": _whole,
+    "whole_web.webm": _whole,
+    "whole_avi.avi": _whole,
+    "whole_flash.flv": _whole,
+    "truncated_matroska.mkv": _cut_off,
+    "truncated_web.webm": _cut_off,
+    "truncated_avi.avi": _cut_off,
+    "truncated_flash.flv": _cut_off,
+    "live.mkv": _live,
+    "truncated_live.mkv": _truncated_live,
     "damaged.mp4": _damaged,
     "empty.mp4": _empty,
     "text.mp4": _text,

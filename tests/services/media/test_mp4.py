@@ -97,15 +97,30 @@ def test_moving_a_narrow_time() -> None:
 
 
 def test_last_duration() -> None:
-    """The last sample's duration is replaced where samples have their own; where they have none, only the default is
-    possible.
+    """The last sample's duration is replaced; samples that share a default get durations of their own where it is
+    another, and their bytes are where they are looked for.
     """
     moved = mp4.move_fragment(fragment_bytes(), sequence_number=1, decode_time_shift=0, last_duration=33)
     assert [one.duration for one in mp4.read_fragments(moved)[0].samples] == [10, 33]
     shared = fragment_bytes(own_durations=False)
     assert mp4.move_fragment(shared, sequence_number=1, decode_time_shift=0, last_duration=10) == shared
-    with pytest.raises(Mp4Error, match="no durations of their own"):
-        mp4.move_fragment(shared, sequence_number=1, decode_time_shift=0, last_duration=11)
+    own = mp4.move_fragment(shared, sequence_number=9, decode_time_shift=7, last_duration=20)
+    assert own == fragment_bytes(sequence=9, time=7)
+    for wrong in (0, -1, 1 << 32):
+        with pytest.raises(Mp4Error, match="does not fit"):
+            mp4.move_fragment(shared, sequence_number=1, decode_time_shift=0, last_duration=wrong)
+
+
+@given(st.data())
+def test_any_damage_is_an_error_or_a_fragment(data: st.DataObject) -> None:
+    """Whatever byte is changed, giving the last sample a duration ends with a fragment or with Mp4Error."""
+    whole = bytearray(fragment_bytes(own_durations=False))
+    whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        moved = mp4.move_fragment(bytes(whole), sequence_number=1, decode_time_shift=0, last_duration=33)
+    except Mp4Error:
+        return  # the other of the two answers that are right
+    assert 0 <= len(moved) - len(whole) <= 4 * len(whole)
 
 
 @given(

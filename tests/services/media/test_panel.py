@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import pytest
 
+from mainstem.flow.journal import ErrorInfo, RunCancelled, RunFailed, RunPaused, RunQuarantined, RunResumed, Started
 from mainstem.log import StoredRecord
 from mainstem.services.media.manifest import PublishedRendition
 from mainstem.services.media.panel import VideosPanel, render_list, render_video
@@ -119,6 +120,64 @@ def test_a_refused_video_says_why(db: sqlite3.Connection) -> None:
     page = html(render_video(db, request(video_id="v1")))
     assert "It is no video." in page and "refused" in page
     assert "It is no video." in html(render_list(db, request()))
+
+
+def started(upload_id: str = "v1", **changes: object) -> Started:
+    arguments = msgspec.json.encode({"args": [{"upload_id": upload_id, "filename": "a.mp4"}], "kwargs": {}})
+    return Started(function="video", kind="workflow", arguments=msgspec.Raw(arguments), **changes)  # type: ignore[arg-type]
+
+
+FAILED = RunFailed(ErrorInfo("PackageError", "they do not fit."), "package_video#1", 1)
+ENDS: Sequence[tuple[msgspec.Struct, str, str]] = (
+    (FAILED, "failed", "Step package_video#1 failed: PackageError: they do not fit."),
+    (RunFailed(ErrorInfo("TimeoutError", "too slow")), "failed", "It failed: TimeoutError: too slow."),
+    (RunCancelled("not wanted"), "cancelled", "It was cancelled: not wanted."),
+    (RunPaused("The code is another."), "paused", "The code is another. It waits for a decision"),
+    (RunQuarantined(3), "quarantined", "It was taken over 3 times"),
+)
+
+
+@pytest.mark.parametrize(
+    ("end", "state", "sentence"), ENDS, ids=[f"{state}-{type(end).__name__}" for end, state, _ in ENDS]
+)
+@pytest.mark.parametrize("planned", [True, False])
+def test_a_run_that_stopped_says_why(
+    end: msgspec.Struct, state: str, sentence: str, planned: bool, db: sqlite3.Connection
+) -> None:
+    """A video whose run failed, was cancelled or waits is no longer processed: list and page say so, and why."""
+    panel = VideosPanel()
+    assert panel.apply(db, [stored(1, started(), "$run.video@1")]) == {"videos", "video:v1"}
+    if planned:
+        panel.apply(db, [stored(2, PLANNED), stored(3, chunk(0))])
+    panel.apply(db, [stored(4, end, "$run.video@1")])
+    for page in (html(render_list(db, request())), html(render_video(db, request(video_id="v1")))):
+        assert f"<span>{state}</span>" in page and sentence in page and "processing" not in page
+    assert "/x/runs/video%401" in html(render_video(db, request(video_id="v1")))
+
+
+def test_a_video_that_is_tried_again_begins_anew(db: sqlite3.Connection) -> None:
+    """A later run for the same upload is what the page shows; the end of an earlier one no longer counts."""
+    panel = VideosPanel()
+    panel.apply(db, [stored(1, started(), "$run.video@1"), stored(2, PLANNED), stored(3, chunk(0))])
+    panel.apply(db, [stored(4, started(in_turn=True), "$run.video@4"), stored(5, FAILED, "$run.video@1")])
+    page = html(render_video(db, request(video_id="v1")))
+    assert "queued" in page and "failed" not in page
+    panel.apply(db, [stored(6, RunResumed(""), "$run.video@4"), stored(7, PLANNED), stored(8, chunk(0))])
+    assert "1 of 4" in html(render_video(db, request(video_id="v1")))
+
+
+def test_runs_of_others_change_no_video(db: sqlite3.Connection) -> None:
+    """Runs of other workflows, of events that no video can come from, and unreadable journals make no row."""
+    panel = VideosPanel()
+    records = [
+        stored(1, started(), "$run.video2@1"),
+        stored(2, started("../evil"), "$run.video@2"),
+        stored(3, RunCancelled(""), "$run.video@2"),
+        stored(4, b"\xff", "$run.video@4"),
+        stored(5, msgspec.structs.replace(started(), arguments=msgspec.Raw(b'{"args":[1]}')), "$run.video@5"),
+    ]
+    assert panel.apply(db, records) == set()
+    assert "No video yet" in html(render_list(db, request()))
 
 
 def test_records_of_others_are_passed_over(db: sqlite3.Connection) -> None:

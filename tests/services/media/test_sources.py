@@ -38,9 +38,16 @@ GOOD = {
     "anamorphic.mp4": (352, 198, 25),
     "tiny.mp4": (96, 64, 20),
     "variable_rate.mp4": (320, 180, 27),
+    "lost_frame.mkv": (320, 180, 49),
+    "lost_frame.ts": (320, 180, 49),
+    "lost_frame.webm": (320, 180, 49),
+    "pause.mkv": (320, 180, 50),
     "late_sound.mkv": (320, 180, 50),
     "single_frame.mp4": (320, 180, 1),
-    "truncated_matroska.mkv": (320, 180, 34),
+    "whole_web.webm": (320, 180, 50),
+    "whole_avi.avi": (320, 180, 50),
+    "whole_flash.flv": (320, 180, 50),
+    "live.mkv": (320, 180, 50),
 }
 """Clips that become videos: size of the best rendition and number of frames."""
 

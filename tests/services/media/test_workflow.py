@@ -137,6 +137,10 @@ REFUSED = {
     "sound_only.m4a": ("no_video", "only sound"),
     "truncated.mp4": ("truncated", "of the 50 frames that its index names"),
     "no_index.mp4": ("truncated", "no index"),
+    "truncated_matroska.mkv": ("truncated", "by what its beginning says it has at least"),
+    "truncated_web.webm": ("truncated", "by what its beginning says it has at least"),
+    "truncated_avi.avi": ("truncated", "by what its beginning says it has at least"),
+    "truncated_flash.flv": ("truncated", "by what its beginning says it lasts 2.0 s"),
     "damaged.mp4": ("damaged", "frames where"),
 }
 """Clips that are refused: reason, and words of the sentence."""
@@ -286,27 +290,6 @@ def test_library_after_a_restart(clips: Clips, tmp_path: Path) -> None:
             manifest = await again.library.manifest("upload-1")
             assert manifest.frames == 20 and len(again.library) == 1
             assert await again.library.manifest("upload-1") is manifest
-
-    run(scenario())
-
-
-def test_sweep(tmp_path: Path) -> None:
-    """At the start, work directories of finished and of long abandoned videos go, and what encoders left unfinished in
-    others.
-    """
-    work = tmp_path / "data/services/media"
-    for name in ("refused", "abandoned", "under-way/unfinished-x"):
-        (work / name).mkdir(parents=True)
-    (work / "under-way/chunk-00000-720p.mp4").write_bytes(b"done")
-    os.utime(work / "abandoned", (0, 0))
-
-    async def scenario() -> None:
-        async with Mainstem(tmp_path / "data") as ms:
-            await ms.publish("video.refused", {"video_id": "refused"})
-        async with Mainstem(tmp_path / "data", services=[Media(workers=1)]):
-            assert left_over(tmp_path / "data") == sorted(
-                ["services/media/under-way", "services/media/under-way/chunk-00000-720p.mp4"]
-            )
 
     run(scenario())
 

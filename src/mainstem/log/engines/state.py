@@ -11,7 +11,7 @@ from typing import Self
 
 import msgspec
 
-from mainstem.host.lock import LockHeldError, RecordLock
+from mainstem.host.lock import LockHeldError, RecordLock, lock_owner_pid
 from mainstem.log.errors import LogError
 
 _LOCK_NAME = "state.lock"
@@ -28,6 +28,11 @@ class StateOfAnotherLogError(LogError):
     """The state directory was made for another log; nothing was changed."""
 
     code = "state-of-another-log"
+
+
+def state_owner_pid(path: Path) -> int:
+    """Return the id of the process that holds a state directory; 0 when none does, or it is none."""
+    return lock_owner_pid(path / _LOCK_NAME)
 
 
 class _LogOfState(msgspec.Struct):

@@ -18,6 +18,7 @@ import av.error
 import av.logging
 import msgspec
 
+from mainstem.services.media.extent import declared_size_bytes
 from mainstem.services.media.source import AudioFacts, Limits, Refusal, SourceFacts
 
 FORMATS = "mov,matroska,mpegts,mpeg,avi,flv,ogg,asf,mp3,wav,flac,aac"
@@ -25,6 +26,12 @@ FORMATS = "mov,matroska,mpegts,mpeg,avi,flv,ogg,asf,mp3,wav,flac,aac"
 
 _WITH_INDEX = ("mov", "matroska")
 """Containers whose packets are frames with presentation times of their own; in others, only decoding tells."""
+
+_TELLS_DURATION = ("flv",)
+"""Containers that tell how long they last, but not how many bytes they have."""
+
+_MISSING_MIN_S = 0.5
+_MISSING_MIN_SHARE = 0.05
 
 _NO_TIME = -(1 << 63)
 
@@ -47,6 +54,7 @@ class _Frames:
         self.times: list[int] = []
         self.key_times: list[int] = []
         self.last: tuple[int, int] = (-(1 << 62), 0)
+        self.all_end_s = -1.0
 
     def add(self, time: int, duration: int, *, is_key: bool) -> None:
         if len(self.times) >= self._limits.frames_max:
@@ -90,7 +98,8 @@ def probe(path: str, limits: Limits) -> SourceFacts:
             first = _gather_packets(container, video, frames)
         except av.error.FFmpegError as error:
             raise _refused("damaged", f"The video cannot be read ({error.strerror}).") from None
-        _refuse_missing_bytes(path, video)
+        _refuse_missing_time(container, frames.all_end_s)
+        _refuse_missing_bytes(path, container.format.name, video)
         if frames.times and not _packets_are_frames(container.format.name, frames):
             frames = _Frames(limits)
             with _open(path) as again:
@@ -140,8 +149,11 @@ def _is_cover(stream: Any) -> bool:
 def _gather_packets(container: Any, video: Any, frames: _Frames) -> Any:
     """Gather times from packets, and return the first frame that can be decoded."""
     first: Any = None
-    for packet in container.demux(video):
-        if packet.size == 0:
+    tells_duration = container.format.name in _TELLS_DURATION
+    for packet in container.demux() if tells_duration else container.demux(video):
+        if tells_duration and packet.pts is not None:
+            frames.all_end_s = max(frames.all_end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.size == 0 or packet.stream.index != video.index:
             continue
         time = packet.pts if packet.pts is not None else packet.dts
         if packet.is_discard:  # hidden by an edit list: never shown, but what is shown may need it
@@ -178,15 +190,36 @@ def _packets_are_frames(format_name: str, frames: _Frames) -> bool:
     )
 
 
-def _refuse_missing_bytes(path: str, video: Any) -> None:
-    """Refuse a file that ends before the bytes that its own index names."""
+def _refuse_missing_bytes(path: str, format_name: str, video: Any) -> None:
+    """Refuse a file that ends before the bytes that its own index names, or before it says itself that it ends."""
     size_bytes = Path(path).stat().st_size
+    with Path(path).open("rb") as file:
+        declared_bytes = declared_size_bytes(file, format_name)
+    if declared_bytes is not None and declared_bytes > size_bytes:
+        raise _refused(
+            "truncated",
+            f"The file ends at byte {size_bytes:,}; by what its beginning says it has at least {declared_bytes:,}.",
+        )
     ends = [entry.pos + entry.size for entry in video.index_entries]
     missing = sum(1 for end in ends if end > size_bytes)
     if missing:
         raise _refused(
             "truncated",
             f"The file ends at byte {size_bytes:,}, before {missing} of the {len(ends)} frames that its index names.",
+        )
+
+
+def _refuse_missing_time(container: Any, end_s: float) -> None:
+    """Refuse a file of a format that tells a duration at its beginning, and no size, when it is clearly shorter.
+
+    A duration may be an old one, of before a cut, or counted in another way: a little is no reason.
+    """
+    if container.format.name not in _TELLS_DURATION or container.duration is None or end_s < 0:
+        return
+    declared_s = container.duration / av.time_base
+    if end_s < declared_s - max(_MISSING_MIN_S, _MISSING_MIN_SHARE * declared_s):
+        raise _refused(
+            "truncated", f"The file ends after {end_s:.1f} s; by what its beginning says it lasts {declared_s:.1f} s."
         )
 
 

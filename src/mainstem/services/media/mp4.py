@@ -24,6 +24,9 @@ _DEFAULT_BASE_IS_MOOF = 0x020000
 _SYNC_SAMPLE = 0x02000000
 """Sample flags: depends on no other sample (ISO/IEC 14496-12, 8.8.3.1)."""
 
+_OWN_DURATIONS = 0x100
+"""Flag of a ``trun``: each sample has a duration of its own (the same, 8.8.8.1)."""
+
 _TFHD_DEFAULTS = ((0x08, "duration"), (0x10, "size"), (0x20, "flags"))
 
 
@@ -270,17 +273,17 @@ def move_fragment(
 ) -> bytes:
     """Return one fragment with a new number, moved in time, and if wanted with a new duration of its last sample.
 
-    Nothing else changes, not even the length: a fragment's offsets are relative to its ``moof``.
+    Nothing else changes; only where the samples share a default duration and the last one's is another, each gets a
+    duration of its own, and the fragment becomes longer by these.
 
     Args:
         data: The bytes of one ``moof`` and its ``mdat``.
         sequence_number: New ``mfhd`` number, from 1.
         decode_time_shift: Added to ``tfdt``, in units of the track's timescale.
-        last_duration: New duration of the last sample, same units; it must have a duration of its own in ``trun``.
+        last_duration: New duration of the last sample, same units.
 
     Raises:
-        Mp4Error: The fragment cannot be moved: times would be negative or not fit, or the last duration is only a
-            default.
+        Mp4Error: The fragment cannot be moved: times would be negative or not fit.
     """
     result = bytearray(data)
     moof = find_box(data, "moof")
@@ -293,23 +296,72 @@ def move_fragment(
         raise Mp4Error(f"tfdt at offset {tfdt.start}: the new time {decode_time} does not fit.")
     struct.pack_into(">I", result, mfhd.body + 4, sequence_number)
     struct.pack_into(">Q" if wide else ">I", result, tfdt.body + 4, decode_time)
-    if last_duration is not None:
-        _set_last_duration(result, data, traf, last_duration)
+    moved = bytes(result)
+    return moved if last_duration is None else _with_last_duration(moved, last_duration)
+
+
+def _with_last_duration(data: bytes, duration: int) -> bytes:
+    if not 0 < duration < 1 << 32:
+        raise Mp4Error(f"the last sample's new duration {duration} does not fit.")
+    moof = find_box(data, "moof")
+    traf = find_box(data, "traf", moof.body, moof.end)
+    trun = _truns(data, traf)[-1]
+    if not _trun_flags(data, trun) & _OWN_DURATIONS:
+        default = _read_tfhd(data, find_box(data, "tfhd", traf.body, traf.end)).get("duration", 0)
+        if default == duration:
+            return data
+        data = _with_own_durations(data, moof, traf, trun, default)
+        trun = _truns(data, find_box(data, "moof/traf"))[-1]
+    rows, row_bytes, count = _trun_rows(data, trun)
+    result = bytearray(data)
+    struct.pack_into(">I", result, rows + row_bytes * (count - 1), duration)
     return bytes(result)
 
 
-def _set_last_duration(result: bytearray, data: bytes, traf: Box, duration: int) -> None:
-    trun = [box for box in iter_boxes(data, traf.body, traf.end) if box.kind == "trun"][-1]
-    flags = int.from_bytes(data[trun.body + 1 : trun.body + 4], "big")
+def _with_own_durations(data: bytes, moof: Box, traf: Box, trun: Box, default: int) -> bytes:
+    """Return a fragment in which each sample of one ``trun`` has the default duration as its own.
+
+    ffmpeg writes a default where all frames of a fragment last equally long. The boxes around grow with it, and the
+    offsets of the samples, which count from the ``moof``, by as much.
+    """
+    rows, row_bytes, count = _trun_rows(data, trun)
+    growth = 4 * count
+    result = bytearray(data)
+    struct.pack_into(">I", result, trun.body, int.from_bytes(data[trun.body : trun.body + 4], "big") | _OWN_DURATIONS)
+    for box in (moof, traf, trun):
+        if box.body - box.start != 8:
+            raise Mp4Error(f"box {box.kind!r} at offset {box.start} has a long size: not what our encoder writes.")
+        struct.pack_into(">I", result, box.start, box.end - box.start + growth)
+    for each in _truns(data, traf):
+        if _trun_flags(data, each) & 0x01:
+            (offset,) = struct.unpack_from(">i", data, each.body + 8)
+            struct.pack_into(">i", result, each.body + 8, offset + growth)
+    own = struct.pack(">I", default)
+    starts = range(rows, rows + row_bytes * count, row_bytes) if row_bytes else [rows] * count
+    table = b"".join(own + data[start : start + row_bytes] for start in starts)
+    return bytes(result[:rows]) + table + bytes(result[rows + row_bytes * count :])
+
+
+def _truns(data: bytes, traf: Box) -> list[Box]:
+    truns = [box for box in iter_boxes(data, traf.body, traf.end) if box.kind == "trun"]
+    if not truns:
+        raise Mp4Error(f"traf at offset {traf.start} has no trun.")
+    return truns
+
+
+def _trun_flags(data: bytes, trun: Box) -> int:
+    return int.from_bytes(data[trun.body + 1 : trun.body + 4], "big")
+
+
+def _trun_rows(data: bytes, trun: Box) -> tuple[int, int, int]:
+    """Return where the samples' rows begin, the bytes of each, and their number."""
+    flags = _trun_flags(data, trun)
     (count,) = struct.unpack_from(">I", data, trun.body + 4)
-    at = trun.body + 8 + (4 if flags & 0x01 else 0) + (4 if flags & 0x04 else 0)
-    row_bytes = 4 * sum(1 for bit in (0x100, 0x200, 0x400, 0x800) if flags & bit)
-    if flags & 0x100:
-        struct.pack_into(">I", result, at + row_bytes * (count - 1), duration)
-        return
-    tfhd = find_box(data, "tfhd", traf.body, traf.end)
-    if _read_tfhd(data, tfhd).get("duration") != duration:
-        raise Mp4Error(f"trun at offset {trun.start}: its samples have no durations of their own to change.")
+    rows = trun.body + 8 + (4 if flags & 0x01 else 0) + (4 if flags & 0x04 else 0)
+    row_bytes = 4 * sum(1 for bit in (_OWN_DURATIONS, 0x200, 0x400, 0x800) if flags & bit)
+    if not 0 < count <= len(data) or rows + row_bytes * count > trun.end:
+        raise Mp4Error(f"trun at offset {trun.start}: {count} samples do not fit in it.")
+    return rows, row_bytes, count
 
 
 def build_fragment(*, sequence_number: int, decode_time: int, samples: Sequence[tuple[bytes, int]]) -> bytes:

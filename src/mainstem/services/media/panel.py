@@ -6,22 +6,11 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
-
-from mainstem.base.codec import NotDecodableError, decode
+from mainstem.flow.journal import JOURNAL_PREFIX
 from mainstem.log.contract import StoredRecord
 from mainstem.services.media.manifest import PublishedRendition
-from mainstem.services.media.records import (
-    MEDIA_PREFIX,
-    VIDEO_READY,
-    VIDEO_REFUSED,
-    ChunkEncoded,
-    Planned,
-    Progress,
-    SoundEncoded,
-    VideoReady,
-    VideoRefused,
-)
+from mainstem.services.media.records import MEDIA_PREFIX, VIDEO_READY, VIDEO_REFUSED, VideoReady
+from mainstem.services.media.rows import SCHEMA, Video, decode_video, find_video, take_in
 from mainstem.ui.format import age_element, format_bytes, format_duration, shorten, time_element
 from mainstem.ui.html import Child, Html, el
 from mainstem.ui.panel import Fragment, Page, PageRequest, PageView
@@ -30,60 +19,28 @@ from mainstem.ui.parts import card, facts, link, notice, pager, pill, progress, 
 PAGE_ROWS: Final = 50
 """Videos on one page of the list."""
 _LENGTH_MAX_S: Final = 1e9
-
-
-class _Video(msgspec.Struct, kw_only=True):
-    """A video, folded from its records; ``chunks`` are the indexes of chunks that are durable."""
-
-    video_id: str
-    created_ns: int
-    ended_ns: int = 0
-    filename: str = ""
-    state: str = "processing"
-    trace_id: str = ""
-    planned: Planned | None = None
-    chunks: set[int] = set()
-    encoded_again: int = 0
-    encoded_bytes: int = 0
-    ready: VideoReady | None = None
-    refused: VideoRefused | None = None
-
-
-_decode_video = msgspec.json.Decoder(_Video).decode
+_CONSEQUENCES: Final = {
+    "refused": "It did not become a video; what was uploaded is kept.",
+    "failed": "It did not become a video; what was uploaded is kept.",
+    "cancelled": "It did not become a video; what was uploaded is kept.",
+}
+"""For each state what it means for the upload."""
 
 
 class VideosPanel:
-    """Projects ``$media.>``, ``video.ready`` and ``video.refused`` into one row a video."""
+    """Projects ``$media.>``, ``video.ready``, ``video.refused`` and the journals of the runs into one row a video."""
 
     name = "videos"
-    version = 1
-    patterns = (MEDIA_PREFIX + ">", VIDEO_READY, VIDEO_REFUSED)
-    schema = """
-CREATE TABLE videos_video (video_id TEXT PRIMARY KEY, created_ns INTEGER NOT NULL, video BLOB NOT NULL) WITHOUT ROWID;
-CREATE INDEX videos_by_time ON videos_video (created_ns);
-"""
+    version = 2
+    patterns = (MEDIA_PREFIX + ">", VIDEO_READY, VIDEO_REFUSED, JOURNAL_PREFIX + ">")
+    schema = SCHEMA
 
     def apply(self, db: sqlite3.Connection, records: Sequence[StoredRecord]) -> set[str]:
         """Fold records into rows; the topics are ``videos`` and ``video:<id>``."""
-        topics = {"videos"}
+        changed: set[str] = set()
         for record in records:
-            try:
-                entry = _decode(record)
-            except NotDecodableError:
-                continue  # no record of ours: the stream's own page shows it all the same
-            video_id = (
-                entry.video_id
-                if isinstance(entry, VideoReady | VideoRefused)
-                else record.stream.removeprefix(MEDIA_PREFIX)
-            )
-            video = _find(db, video_id) or _Video(video_id=video_id, created_ns=record.time_ns)
-            _fold(video, record, entry)
-            db.execute(
-                "INSERT OR REPLACE INTO videos_video VALUES (?, ?, ?)",
-                (video_id, video.created_ns, msgspec.json.encode(video)),
-            )
-            topics.add("video:" + video_id)
-        return topics
+            changed |= take_in(db, record)
+        return {"videos", *("video:" + video_id for video_id in changed)} if changed else set()
 
     def pages(self) -> Sequence[Page]:
         """Return the list and the page of one video."""
@@ -95,44 +52,6 @@ def _length(duration_s: float) -> str:
     return format_duration(round(max(0.0, min(duration_s, _LENGTH_MAX_S)) * 1e9))
 
 
-def _decode(record: StoredRecord) -> Progress | VideoReady | VideoRefused:
-    if record.stream == VIDEO_READY:
-        ready: VideoReady = decode(record.value, VideoReady)
-        return ready
-    if record.stream == VIDEO_REFUSED:
-        refused: VideoRefused = decode(record.value, VideoRefused)
-        return refused
-    entry: Progress = decode(record.value, Progress)
-    return entry
-
-
-def _fold(video: _Video, record: StoredRecord, entry: Progress | VideoReady | VideoRefused) -> None:
-    video.trace_id = video.trace_id or record.headers.get("traceparent", "")[3:35]
-    match entry:
-        case Planned():
-            video.planned, video.filename = entry, entry.filename
-        case ChunkEncoded():
-            video.encoded_again += entry.index in video.chunks
-            video.encoded_bytes += entry.size_bytes
-            video.chunks.add(entry.index)
-        case SoundEncoded():
-            video.encoded_bytes += entry.size_bytes
-        case VideoReady():
-            video.state, video.ready, video.filename, video.ended_ns = "ready", entry, entry.filename, record.time_ns
-        case VideoRefused():
-            video.state, video.refused, video.filename, video.ended_ns = (
-                "refused",
-                entry,
-                entry.filename,
-                record.time_ns,
-            )
-
-
-def _find(db: sqlite3.Connection, video_id: str) -> _Video | None:
-    found = db.execute("SELECT video FROM videos_video WHERE video_id = ?", (video_id,)).fetchone()
-    return _decode_video(found[0]) if found else None
-
-
 def render_list(db: sqlite3.Connection, request: PageRequest) -> PageView:
     """Render the list of videos, newest first."""
     asked = request.query.get("page", "1")
@@ -141,7 +60,7 @@ def render_list(db: sqlite3.Connection, request: PageRequest) -> PageView:
         "SELECT video FROM videos_video ORDER BY created_ns DESC LIMIT ? OFFSET ?",
         (PAGE_ROWS + 1, (page - 1) * PAGE_ROWS),
     ).fetchall()
-    cells = [_row(request, _decode_video(video)) for (video,) in rows[:PAGE_ROWS]]
+    cells = [_row(request, decode_video(video)) for (video,) in rows[:PAGE_ROWS]]
     columns = (
         ("State", ""),
         ("Video", "wide"),
@@ -159,7 +78,7 @@ def render_list(db: sqlite3.Connection, request: PageRequest) -> PageView:
     return PageView("Videos", (Fragment("videos", Html("".join(body)), label="Videos"),), frozenset({"videos"}))
 
 
-def _row(request: PageRequest, video: _Video) -> Sequence[Child]:
+def _row(request: PageRequest, video: Video) -> Sequence[Child]:
     names = (
         [one.name for one in video.ready.renditions]
         if video.ready
@@ -176,7 +95,7 @@ def _row(request: PageRequest, video: _Video) -> Sequence[Child]:
             link(
                 request.base, f"videos/{video.video_id}", shorten(video.filename or video.video_id, 120), class_="main"
             ),
-            el("div", shorten(video.refused.message, 200), class_="wrong") if video.refused else None,
+            el("div", shorten(video.trouble, 200), class_="wrong") if video.trouble else None,
         ),
         progress(len(video.chunks), video.planned.chunks_total, f"Chunks of {video.filename}")
         if video.planned
@@ -190,7 +109,7 @@ def _row(request: PageRequest, video: _Video) -> Sequence[Child]:
 
 def render_video(db: sqlite3.Connection, request: PageRequest) -> PageView | None:
     """Render one video: its player when it is ready, why not when it was refused, its progress until then."""
-    video = _find(db, request.path["video_id"])
+    video = find_video(db, request.path["video_id"])
     if video is None:
         return None
     fragments = [Fragment("state", _state(video), live=True)]
@@ -209,13 +128,12 @@ def render_video(db: sqlite3.Connection, request: PageRequest) -> PageView | Non
     )
 
 
-def _state(video: _Video) -> Html:
+def _state(video: Video) -> Html:
     words: Html | None = None
-    if video.refused:
-        words = notice(
-            "bad",
-            el("p", el("strong", video.refused.message), " It did not become a video; what was uploaded is kept."),
-        )
+    if video.trouble:
+        what = _CONSEQUENCES.get(video.state, "")
+        kind = "bad" if video.state in ("refused", "failed", "quarantined") else "warn"
+        words = notice(kind, el("p", el("strong", video.trouble), f" {what}" if what else None))
     total = video.planned.chunks_total if video.planned else 0
     done = progress(len(video.chunks), total, "Chunks that are encoded") if total and not video.ended_ns else None
     return el("div", el("div", pill(video.state), done, class_="state-line"), words, class_="opening")
@@ -247,7 +165,7 @@ def _player(request: PageRequest, ready: VideoReady) -> Html:
     )
 
 
-def _facts(request: PageRequest, video: _Video) -> Html:
+def _facts(request: PageRequest, video: Video) -> Html:
     ready, planned = video.ready, video.planned
     again = video.encoded_again
     took_ns = max(0, (video.ended_ns or request.facts.now_ns) - video.created_ns)
@@ -262,6 +180,7 @@ def _facts(request: PageRequest, video: _Video) -> Html:
             ("Encoded", format_bytes(video.encoded_bytes) if video.encoded_bytes else None),
             ("Began", time_element(video.created_ns)),
             ("Took" if video.ended_ns else "So far", format_duration(took_ns) if took_ns else None),
+            ("Run", link(request.base, f"runs/{video.run_id}", video.run_id, class_="mono") if video.run_id else None),
             ("Upload", link(request.base, f"uploads/{video.video_id}", "where it came from")),
             (
                 "Trace",

@@ -151,7 +151,19 @@ class Picture(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
-    """What is to be made of a source."""
+    """What is to be made of a source.
+
+    Attributes:
+        picture: How its frames are read.
+        timing: The published timeline.
+        renditions: Best first.
+        chunks: The units of work, in order.
+        audio: How its sound is encoded, if there is any.
+        frames: Number of published frames.
+        duration: Of the published video, in units of the timescale.
+        preset: Preset of x264. It is a part of the plan, so that a video that is under way keeps it when the
+            application comes back with another.
+    """
 
     picture: Picture
     timing: Timing
@@ -160,6 +172,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
     audio: AudioPlan | None
     frames: int
     duration: int
+    preset: str = ""
 
     @property
     def duration_s(self) -> float:

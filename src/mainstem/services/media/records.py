@@ -19,6 +19,9 @@ VIDEO_READY = "video.ready"
 VIDEO_REFUSED = "video.refused"
 """Stream of the events that say why an upload does not become a video."""
 
+WORKFLOW = "video"
+"""Name of the workflow that makes a video, in histories and in the ids of its runs."""
+
 UPLOAD_COMPLETED = "upload.completed"
 """Stream of the events that start the work."""
 

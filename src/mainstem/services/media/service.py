@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import logging
 import os
 import shutil
-import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from mainstem.base.codec import NotDecodableError, decode
 from mainstem.base.errors import InvalidArgumentError
+from mainstem.flow.history import RunFold
+from mainstem.flow.ids import check_run_id
+from mainstem.flow.journal import JOURNAL_PREFIX
 from mainstem.host.errors import BlobNotFoundError
 from mainstem.services.media.chunks import UNFINISHED_PREFIX
 from mainstem.services.media.delivery import deliver
 from mainstem.services.media.encode import PRESET, PRESETS
 from mainstem.services.media.errors import MediaError, VideoNotFoundError
 from mainstem.services.media.library import Library
-from mainstem.services.media.records import VIDEO_REFUSED
 from mainstem.services.media.source import Limits
 from mainstem.services.media.tools import find_ffmpeg
 from mainstem.services.media.work import WorkSettings, Workshop, declare
@@ -36,10 +34,8 @@ if TYPE_CHECKING:
     from mainstem.services.contract import ServiceContext
     from mainstem.ui.panel import Panel
 
-_logger = logging.getLogger(__name__)
-
 _PIECE_BYTES = 1 << 18
-_WORK_KEPT_S = 7 * 24 * 3600
+_PAGE_RECORDS = 1000
 
 
 class Media:
@@ -117,17 +113,18 @@ class Media:
         library = Library(context.log, context.blobs)
         await library.start()
         try:
-            done = {*await _refused(context), *library}
-            await asyncio.to_thread(_sweep, context.directory, done)
+            await _sweep(context)
         except BaseException:
             await library.stop()  # what did not start is not stopped by anybody else
             raise
         self._library = library
-        self._shop = Workshop(self._settings, context.log, context.blobs, context.directory, ffmpeg)
+        self._shop = Workshop(self._settings, context.log, context.flow, context.blobs, context.directory, ffmpeg)
 
     async def stop(self) -> None:
         """Follow the log no longer; the workflows are stopped before this. Idempotent."""
-        library, self._library, self._shop = self._library, None, None
+        library, shop, self._library, self._shop = self._library, self._shop, None, None
+        if shop is not None:
+            await shop.close()
         if library is not None:
             await library.stop()
 
@@ -174,36 +171,31 @@ async def _pieces(path: Path, start: int, length: int) -> AsyncIterator[bytes]:
         file.close()
 
 
-class _Refused(msgspec.Struct):
-    """What the sweep needs of a :class:`~mainstem.services.media.records.VideoRefused`."""
+async def _sweep(context: ServiceContext) -> None:
+    """Remove the work directories of all runs but those that will go on, and what encoders left unfinished in these.
 
-    video_id: str
+    The log says which these are: neither the age of a directory nor what became of the video before does.
+    """
+    for work in await asyncio.to_thread(lambda: [path for path in context.directory.iterdir() if path.is_dir()]):
+        pattern = f"{UNFINISHED_PREFIX}*" if await _is_open(context, work.name) else ""
+        await asyncio.to_thread(_remove, work, pattern)
 
 
-async def _refused(context: ServiceContext) -> list[str]:
-    """Return the ids of the uploads that were refused."""
-    ids: list[str] = []
+def _remove(work: Path, pattern: str) -> None:
+    """Remove a directory, or what is in it and fits a pattern."""
+    for path in list(work.glob(pattern)) if pattern else [work]:
+        shutil.rmtree(path)
+
+
+async def _is_open(context: ServiceContext, run_id: str) -> bool:
+    """Tell whether a run has begun and not ended; one whose journal this version cannot read has not."""
+    try:
+        fold = RunFold(check_run_id(run_id))
+    except InvalidArgumentError:
+        return False  # no run's directory
     position = 0
-    while records := await context.log.read(VIDEO_REFUSED, position, 1000):
+    while records := await context.log.read(JOURNAL_PREFIX + run_id, position, _PAGE_RECORDS):
         for record in records:
-            try:
-                refused: _Refused = decode(record.value, _Refused)
-            except NotDecodableError as error:
-                # The stream is the application's too: what somebody else wrote there refuses no video of ours.
-                _logger.warning("record %d of %s is no VideoRefused: %s", record.position, record.stream, error)
-                continue
-            ids.append(refused.video_id)
+            fold.apply(record)
         position = records[-1].position
-    return ids
-
-
-def _sweep(directory: Path, done: set[str]) -> None:
-    """Remove work directories of videos that are done or long abandoned, and unfinished files in the others."""
-    for work in directory.iterdir():
-        if not work.is_dir():
-            continue
-        if work.name in done or work.stat().st_mtime < time.time() - _WORK_KEPT_S:
-            shutil.rmtree(work)
-            continue
-        for unfinished in work.glob(f"{UNFINISHED_PREFIX}*"):
-            shutil.rmtree(unfinished)
+    return fold.is_open

@@ -1,12 +1,13 @@
 """The durable workflow of one video: inspect, plan, encode, package, publish.
 
-Steps take and return only what is JSON; files go through the video's work directory (chunks) and the blob store (what
-is published).
+Steps take and return only what is JSON; files go through the run's work directory (chunks) and the blob store (what is
+published). A work directory has its run's id as its name, and is there as long as the run is open and no longer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import errno
 import logging
 import time
@@ -18,10 +19,12 @@ import msgspec
 
 from mainstem.base.ids import check_id
 from mainstem.bus import Retry
-from mainstem.flow.errors import StepFailedError
+from mainstem.flow.branch import current_run
+from mainstem.flow.errors import FlowError, RunCancelledError, RunFailedError
+from mainstem.flow.ids import check_run_id
 from mainstem.host.errors import ProcessNotStartedError
 from mainstem.log.contract import TRACEPARENT, Log, Record
-from mainstem.log.errors import LogFullError
+from mainstem.log.errors import LogError, LogFullError
 from mainstem.services.media.chunks import (
     ChunkFiles,
     Encoder,
@@ -30,7 +33,7 @@ from mainstem.services.media.chunks import (
     encode_chunk,
     remove_work,
 )
-from mainstem.services.media.errors import NoRoomError, PackageError, SourceDamagedError
+from mainstem.services.media.errors import MediaError, NoRoomError, PackageError, SourceDamagedError
 from mainstem.services.media.manifest import MULTIVARIANT_NAME, Manifest
 from mainstem.services.media.package import package
 from mainstem.services.media.plan import AudioPlan, Chunk, Picture, Plan, Rendition, Timing, make_plan
@@ -40,6 +43,7 @@ from mainstem.services.media.records import (
     UPLOAD_COMPLETED,
     VIDEO_READY,
     VIDEO_REFUSED,
+    WORKFLOW,
     ChunkEncoded,
     Planned,
     Progress,
@@ -131,21 +135,69 @@ class WorkSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Workshop:
     """What the steps work with while the application runs."""
 
-    def __init__(self, settings: WorkSettings, log: Log, blobs: BlobStore, directory: Path, ffmpeg: Path) -> None:
+    def __init__(
+        self, settings: WorkSettings, log: Log, flow: Flow, blobs: BlobStore, directory: Path, ffmpeg: Path
+    ) -> None:
         self.settings = settings
         self.log = log
+        self.flow = flow
         self.blobs = blobs
         self.directory = directory
         self.ffmpeg = ffmpeg
         self.damaged: dict[str, Refusal] = {}
+        self._tidying: set[asyncio.Task[None]] = set()
 
-    def work_directory(self, video: Video) -> Path:
-        """Return the directory of a video's unfinished files, without creating it."""
-        return self.directory / check_id(video.video_id, "video id")
+    @property
+    def run_id(self) -> str:
+        """Id of the run whose step is being carried out.
+
+        Raises:
+            MediaError: None is.
+        """
+        run = current_run()
+        if run is None:
+            raise MediaError("A step of the workflow of videos was called outside of it. Nothing was done.")
+        return run.run_id
+
+    def work_directory(self, run_id: str = "") -> Path:
+        """Return the directory of a run's unfinished files (of the one being carried out), without creating it."""
+        return self.directory / check_run_id(run_id or self.run_id)
+
+    async def remove_work(self, run_id: str = "") -> None:
+        """Remove a run's unfinished files (of the one being carried out), and forget it."""
+        run_id = run_id or self.run_id
+        self.damaged.pop(run_id, None)
+        await asyncio.to_thread(remove_work, self.work_directory(run_id))
+
+    def tidy_up(self) -> None:
+        """Remove the files of the run being carried out, whose code was broken off, once its end is on record.
+
+        Where the application stops, or the run waits for a decision, it will go on, and needs its files. The code that
+        was broken off cannot do this itself: it does not know why it was, and gets no further step.
+        """
+        work = self._tidy_up_after(self.run_id)
+        # A context of its own: the wait is no part of the run.
+        task = asyncio.create_task(work, name="tidy up after a video", context=contextvars.Context())
+        self._tidying.add(task)
+        task.add_done_callback(self._tidying.discard)
+
+    async def _tidy_up_after(self, run_id: str) -> None:
+        try:
+            await self.flow.handle(run_id).result()
+        except (RunFailedError, RunCancelledError):
+            await self.remove_work(run_id)
+        except (FlowError, LogError) as error:
+            # It stays open, or nobody can tell: the next start asks the log again, and removes what no run needs.
+            _logger.info("the files of run %s are kept: %s", run_id, error)
+
+    async def close(self) -> None:
+        """Wait until what is being removed is gone. The workflows are stopped before this."""
+        if self._tidying:
+            await asyncio.wait(self._tidying)
 
     def encoder(self, video: Video) -> Encoder:
-        """Return what encoding of a video needs; creates its directory."""
-        work = self.work_directory(video)
+        """Return what encoding of a video needs; creates the run's directory."""
+        work = self.work_directory()
         work.mkdir(mode=0o700, parents=True, exist_ok=True)
         return Encoder(
             ffmpeg=self.ffmpeg,
@@ -178,7 +230,7 @@ async def inspect(shop: Workshop, video: Video) -> Plan | Refusal:
     if isinstance(facts, Refusal):
         _logger.info("refused: %s (%s)", facts.message, facts.reason)
         return facts
-    plan = await asyncio.to_thread(make_plan, facts)
+    plan = msgspec.structs.replace(await asyncio.to_thread(make_plan, facts), preset=shop.settings.preset)
     _logger.info(
         "%d frames, %.3f s, %s: %d chunks of %s",
         *(plan.frames, plan.duration_s, facts.codec, len(plan.chunks)),
@@ -200,8 +252,8 @@ async def inspect(shop: Workshop, video: Video) -> Plan | Refusal:
 async def do_chunk(shop: Workshop, work: ChunkWork) -> ChunkFiles | Refusal:
     """Encode one chunk; a source that turns out to be damaged is refused, and its other chunks are not begun."""
     video = work.video
-    if video.video_id in shop.damaged:
-        return shop.damaged[video.video_id]
+    if shop.run_id in shop.damaged:
+        return shop.damaged[shop.run_id]
     started_s = time.monotonic()
     encoder = msgspec.structs.replace(shop.encoder(video), preset=work.preset)
     try:
@@ -210,7 +262,7 @@ async def do_chunk(shop: Workshop, work: ChunkWork) -> ChunkFiles | Refusal:
         )
     except SourceDamagedError as error:
         refusal = Refusal("damaged", error.message)
-        shop.damaged[video.video_id] = refusal
+        shop.damaged[shop.run_id] = refusal
         return refusal
     seconds = time.monotonic() - started_s
     size_bytes = sum(file.size_bytes for file in result.files)
@@ -244,9 +296,7 @@ async def do_package(
     shop: Workshop, video: Video, plan: Plan, chunks: list[ChunkFiles], sound: WorkFile | None
 ) -> tuple[str, Manifest]:
     """Put everything that is to be published into the blob store; return the manifest and its blob."""
-    manifest = await package(
-        shop.blobs, shop.work_directory(video), video.video_id, video.source_blob, plan, chunks, sound
-    )
+    manifest = await package(shop.blobs, shop.work_directory(), video.video_id, video.source_blob, plan, chunks, sound)
     blob = await shop.blobs.put_bytes(msgspec.json.encode(manifest))
     _logger.info("packaged: %d files", len(manifest.files))
     return blob, manifest
@@ -273,57 +323,51 @@ def declare(flow: Flow, bus: Bus, settings: WorkSettings, workshop: Workshops) -
         return _ready(video, plan, blob, manifest)
 
     @flow.step(name="remove_work_files", retry=_RETRY)
-    async def remove_work_files(video: Video) -> None:
-        shop = workshop()
-        shop.damaged.pop(video.video_id, None)
-        await asyncio.to_thread(remove_work, shop.work_directory(video))
+    async def remove_work_files() -> None:
+        await workshop().remove_work()
 
     def encode(work: ChunkWork | SoundWork) -> Awaitable[ChunkFiles | WorkFile | Refusal]:
         return encode_sound(work) if isinstance(work, SoundWork) else encode_chunk_step(work)
 
-    @flow.workflow(on=UPLOAD_COMPLETED, name="video", concurrency=settings.videos_at_once)
+    async def make(video: Video) -> VideoReady | Refusal:
+        plan = await inspect_video(video)
+        if isinstance(plan, Refusal):
+            return plan
+        results = await flow.map(encode, _works(video, plan), max_concurrency=settings.workers)
+        refusal = next((result for result in results if isinstance(result, Refusal)), None)
+        if refusal is not None:
+            return refusal
+        chunks = [result for result in results if isinstance(result, ChunkFiles)]
+        sound = next((result for result in results if isinstance(result, WorkFile)), None)
+        return await package_video(video, plan, chunks, sound)
+
+    @flow.workflow(on=UPLOAD_COMPLETED, name=WORKFLOW, concurrency=settings.videos_at_once)
     async def video_workflow(upload: UploadCompleted) -> VideoOutcome:
         video = Video(check_id(upload.upload_id, "upload id"), upload.blob, upload.filename[:255])
-        about = [f"upload:{video.video_id}", f"video:{video.video_id}"]
         try:
-            plan = await inspect_video(video)
-            if isinstance(plan, Refusal):
-                return await refuse(video, plan, about)
-            works = _works(video, plan, settings.preset)
-            results = await flow.map(encode, works, max_concurrency=settings.workers)
-            refusal = next((result for result in results if isinstance(result, Refusal)), None)
-            if refusal is not None:
-                return await refuse(video, refusal, about)
-            chunks = [result for result in results if isinstance(result, ChunkFiles)]
-            sound = next((result for result in results if isinstance(result, WorkFile)), None)
-            ready = await package_video(video, plan, chunks, sound)
-        except StepFailedError:
-            await remove_work_files(video)  # nothing of a failed run is left behind; its journal and the source remain
+            outcome = await _announce(bus, video, await make(video))
+            await remove_work_files()
+        except BaseException:
+            workshop().tidy_up()  # nothing of a run that failed is left behind; its journal and the source remain
             raise
-        await bus.publish(VIDEO_READY, ready, about=about, durable=True)
-        await remove_work_files(video)
-        return VideoOutcome(outcome="ready", video_id=video.video_id)
-
-    async def refuse(video: Video, refusal: Refusal, about: list[str]) -> VideoOutcome:
-        refused = VideoRefused(
-            video_id=video.video_id,
-            upload_id=video.video_id,
-            source_blob=video.source_blob,
-            filename=video.filename,
-            reason=refusal.reason,
-            message=refusal.message,
-        )
-        await bus.publish(VIDEO_REFUSED, refused, about=about, durable=True)
-        await remove_work_files(video)
-        return VideoOutcome(outcome="refused", video_id=video.video_id, message=refusal.message)
+        return outcome
 
 
-def _works(video: Video, plan: Plan, preset: str) -> list[ChunkWork | SoundWork]:
+async def _announce(bus: Bus, video: Video, made: VideoReady | Refusal) -> VideoOutcome:
+    about = [f"upload:{video.video_id}", f"video:{video.video_id}"]
+    if isinstance(made, Refusal):
+        await bus.publish(VIDEO_REFUSED, _refused(video, made), about=about, durable=True)
+        return VideoOutcome(outcome="refused", video_id=video.video_id, message=made.message)
+    await bus.publish(VIDEO_READY, made, about=about, durable=True)
+    return VideoOutcome(outcome="ready", video_id=video.video_id)
+
+
+def _works(video: Video, plan: Plan) -> list[ChunkWork | SoundWork]:
     """Return what is to be encoded, the sound first: it takes longest, and nothing waits for it alone at the end."""
     chunks = [
         ChunkWork(
             video=video,
-            preset=preset,
+            preset=plan.preset,
             picture=plan.picture,
             timing=plan.timing,
             renditions=tuple(plan.renditions),
@@ -335,6 +379,17 @@ def _works(video: Video, plan: Plan, preset: str) -> list[ChunkWork | SoundWork]
     if plan.audio is None:
         return list(chunks)
     return [SoundWork(video=video, demuxer=plan.picture.demuxer, audio=plan.audio), *chunks]
+
+
+def _refused(video: Video, refusal: Refusal) -> VideoRefused:
+    return VideoRefused(
+        video_id=video.video_id,
+        upload_id=video.video_id,
+        source_blob=video.source_blob,
+        filename=video.filename,
+        reason=refusal.reason,
+        message=refusal.message,
+    )
 
 
 def _ready(video: Video, plan: Plan, blob: str, manifest: Manifest) -> VideoReady:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -16,6 +17,8 @@ from mainstem.services.uploads.headers import TUS_VERSION
 
 _DRAIN_MAX_BYTES = 1 << 20
 _DRAIN_MAX_S = 1.0
+_LINGER_MAX_S = 30.0
+_LINGER_SILENCE_MAX_S = 5.0
 
 _REQUEST_FIELDS = (
     "Content-Type, Tus-Resumable, Upload-Checksum, Upload-Length, Upload-Metadata, Upload-Offset, "
@@ -53,8 +56,9 @@ class TusApplication:
         except UploadError as error:
             response = _refusal(error)
             if not await body.drain() and scope.get("http_version", "1.1").startswith("1"):
-                # More of the body is on its way than is worth reading: the connection cannot be used again.
+                # More of the body is on its way than is worth waiting for: the connection cannot be used again.
                 response.headers["Connection"] = "close"
+                send = body.lingering(send)
         response.headers["Tus-Resumable"] = TUS_VERSION
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Content-Type-Options"] = "nosniff"
@@ -91,10 +95,7 @@ class _ObservedBody:
         return message
 
     async def drain(self) -> bool:
-        """Read what is left of a small body, and tell whether its end came.
-
-        A client that is still sending would otherwise see its connection reset, and never the answer (RFC 9112, 9.6).
-        """
+        """Read what is left of a small body, and tell whether its end came: the connection can then be used again."""
         left_bytes = _DRAIN_MAX_BYTES
         try:
             async with asyncio.timeout(_DRAIN_MAX_S):
@@ -103,6 +104,28 @@ class _ObservedBody:
         except TimeoutError:
             return False  # a slow client: it is answered now
         return self._ended
+
+    def lingering(self, send: Send) -> Send:
+        """Return a ``send`` that ends the answer once the client has stopped sending, or has had time enough for it.
+
+        The server closes the connection at the answer's end. Where bytes are still coming that is a reset, which takes
+        the answer with it before the client has read it (RFC 9112, 9.6).
+        """
+
+        async def send_and_linger(message: MutableMapping[str, Any]) -> None:
+            is_end = message["type"] == "http.response.body" and not message.get("more_body", False)
+            if not is_end:
+                await send(message)
+                return
+            await send({**message, "more_body": True})
+            with suppress(TimeoutError):  # who still sends now has not read the answer, and will not
+                async with asyncio.timeout(_LINGER_MAX_S):
+                    while not self._ended:
+                        async with asyncio.timeout(_LINGER_SILENCE_MAX_S):
+                            await self.receive()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        return send_and_linger
 
 
 def _refusal(error: UploadError) -> Response:

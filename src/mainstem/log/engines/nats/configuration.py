@@ -137,7 +137,7 @@ async def open_nats_log(
         await connection.close()
         raise
     reader.replicated = info.config.get("num_replicas", 1) > 1
-    if not parsed.synced:
+    if create and not parsed.synced:  # whoever only reads is told nothing of it
         _logger.warning(
             "%s: whether the server syncs each record before it acknowledges it cannot be seen from here. Without "
             "'sync_interval: always' in its configuration a power cut can take the last two minutes. Add ?sync=always "

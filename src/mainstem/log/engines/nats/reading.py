@@ -70,6 +70,13 @@ class _BrokenAnswerError(Exception):
     """An answer in which something is missing that is known to be there."""
 
 
+def check_follows(message: Msg, before: int) -> None:
+    """Refuse a message of an answer that does not follow the one before: the client drops what it cannot hold."""
+    said = int((message.headers or {}).get("Nats-Last-Sequence", "-1"))
+    if said != before:
+        raise _BrokenAnswerError(f"between {before} and what follows {said} something is missing")
+
+
 class StreamReader:
     """Reads one JetStream stream.
 
@@ -162,14 +169,11 @@ class StreamReader:
                 message = await inbox.next(self._answer_s)
                 match status_of(message):
                     case "":
-                        one = self._found(message)
-                        if int(one.fields["Nats-Last-Sequence"]) != before:
-                            raise _BrokenAnswerError(f"a message between {before} and {one.record.position} is missing")
-                        before = one.record.position
-                        found.append(one)
+                        check_follows(message, before)
+                        found.append(self._found(message))
+                        before = found[-1].record.position
                     case "204":
-                        if int((message.headers or {})["Nats-Last-Sequence"]) != before:
-                            raise _BrokenAnswerError(f"messages behind {before} are missing")
+                        check_follows(message, before)
                         return found
                     case "404":
                         return found

@@ -49,6 +49,12 @@ class _AgainError(Exception):
     """This consumer is of no use any more; a new one is."""
 
 
+def check_number(delivered: wire.Delivered, number: int) -> None:
+    """Refuse a message that is not the next of its consumer: one before it was lost on the way."""
+    if delivered.number != number:
+        raise _AgainError(f"message {number} of the consumer is missing, number {delivered.number} came")
+
+
 class Tail:
     """One tail; :meth:`batches` is the whole of it.
 
@@ -177,7 +183,8 @@ class Tail:
 
     def _record(self, message: Msg, number: int) -> StoredRecord:
         delivered = wire.delivered_of(message.reply)
-        if delivered is None or delivered.number != number:
-            raise _AgainError(f"{message.reply} is not message {number} of its consumer")
+        if delivered is None:
+            raise _AgainError(f"{message.reply!r} is none of a consumer's")
+        check_number(delivered, number)
         stream = message.subject.removeprefix(self._prefix)
         return wire.record_of(delivered.position, stream, delivered.time_ns, message.data, message.headers)
