@@ -1,7 +1,7 @@
 # Everything that is done to mainstem, by one name each. Set-up happens by itself, from lock files, and costs nothing when warm.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench doctor wheel lock clean set-up-run set-up-dev
+.PHONY: help run test check format bench chaos sim doctor wheel lock clean set-up-run set-up-dev
 
 # The first Python that is new enough; another one: make PYTHON=/path/to/python …
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
@@ -33,6 +33,12 @@ check: set-up-dev ## Check format, lint, imports and types
 format: set-up-dev ## Format the code, and mend what the linter can
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --fix --quiet .
+
+chaos: set-up-dev ## Kill and stop the leaders of a log that four processes use, for a minute (ARGS='--seconds 60')
+	@$(BIN)/python -m chaos $(ARGS)
+
+sim: set-up-dev ## Random histories of the log on a failing disk: SEEDS=1000 [FIRST=0]
+	@SEEDS=$(or $(SEEDS),1000) FIRST=$(or $(FIRST),0) $(BIN)/python -m pytest -q tests/sim/test_history.py
 
 bench: set-up-dev ## Measure against peers and the raw limit (ONLY=log.append.c100 for one)
 	@$(BIN)/python -m scripts.doctor bench --install

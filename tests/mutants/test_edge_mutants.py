@@ -27,10 +27,11 @@ from mainstem.flow.queues import Queue, Window
 from mainstem.flow.run import Run
 from mainstem.host import lock as lock_module
 from mainstem.host.disk import SystemFile
-from mainstem.log import EmbeddedLog, Record
+from mainstem.log import Record
 from mainstem.log.embedded import engine as log_engine
 from mainstem.log.embedded import recovery, scan
 from mainstem.log.embedded.budget import ByteBudget
+from mainstem.log.embedded.rolling import Rolling
 from mainstem.log.errors import LogClosedError
 from mainstem.services.media import service as media_service
 from mainstem.services.media import work as media_work
@@ -58,12 +59,12 @@ def unknown_told_as_not_written(patch: pytest.MonkeyPatch) -> None:
 
 def reserve_for_everyone(patch: pytest.MonkeyPatch) -> None:
     """On a full disk any append may fill a segment to its last byte."""
-    patch.setattr(EmbeddedLog, "_room_bytes", lambda self, _calls: self._active.room_bytes)
+    patch.setattr(Rolling, "room_bytes", lambda self, **_options: self.active.room_bytes)
 
 
 def full_for_ever(patch: pytest.MonkeyPatch) -> None:
     """Once the disk was full nobody looks again whether there is room."""
-    patch.setattr(EmbeddedLog, "_full", lambda self: self._full_until_s is not None)
+    patch.setattr(Rolling, "is_full", property(lambda self: self._full_until_s is not None))
 
 
 def versions_not_looked_at(patch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 from collections import deque
@@ -19,17 +18,16 @@ from mainstem.log.contract import Append, LogStats, Record, StoredRecord, Traits
 from mainstem.log.embedded.budget import ByteBudget
 from mainstem.log.embedded.calls import Answer, Call, Waiter, encode_call
 from mainstem.log.embedded.commit import CommitPlan
-from mainstem.log.embedded.layout import NEW_SUFFIX, LogSettings, epoch_name
+from mainstem.log.embedded.layout import LogSettings, epoch_name
 from mainstem.log.embedded.recovery import Recovered, TornTail
-from mainstem.log.embedded.segment import OpenSegment, allocate, begin, write_end_mark
+from mainstem.log.embedded.rolling import NO_ROOM, Rolling
+from mainstem.log.embedded.segment import OpenSegment
 from mainstem.log.embedded.store import CommitStore
 from mainstem.log.embedded.writer import InlinePolicy, WriterThread
 from mainstem.log.errors import AppendOutcomeUnknownError, LogClosedError, LogDeposedError, LogFullError
 from mainstem.log.frame import (
-    CLEAN_END,
     COMMIT,
     HEADER_BYTES,
-    ROLLED_END,
     Commit,
     FrameHeader,
     frame_bytes,
@@ -37,14 +35,11 @@ from mainstem.log.frame import (
 
 _logger = logging.getLogger(__name__)
 
-_SEGMENT_OVERHEAD_BYTES = 1024
 _TAIL_BATCH_RECORDS = 1000
 _TURN_S = 0.001
 """Callers who never have to wait give others a turn of the event loop this often."""
 _CALL_S = _TURN_S / 16
 """What a call counts for in that, beside its sync."""
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""What can pass: no space, no descriptor or no memory for a new segment, before anything was written of it."""
 
 
 class EmbeddedLog:
@@ -67,13 +62,12 @@ class EmbeddedLog:
         self._epoch = recovered.epoch
         self._successor = directory / epoch_name(recovered.epoch + 1)
         self._manifest = recovered.manifest
-        self._active = recovered.active
-        self._closed_bytes = recovered.closed_bytes
         # Threads of the log's own: asyncio's few may all be busy with what waits for the log.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="mainstem-log-io")
         self._store = CommitStore(
             disk, directory, recovered.manifest, recovered.index, settings.cache_bytes, self._threads
         )
+        self._rolling = Rolling(disk, clock, directory, settings, recovered, self._threads)
         self._index = recovered.index
         self.torn: TornTail | None = recovered.torn
         self.sync_count = 0
@@ -93,10 +87,7 @@ class EmbeddedLog:
         self._idle = asyncio.Event()
         self._idle.set()
         self._advanced: asyncio.Future[None] | None = None
-        self._spare: tuple[int, int, File] | None = None
-        self._spare_task: asyncio.Task[None] | None = None
         self._close_task: asyncio.Task[None] | None = None
-        self._full_until_s: float | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "poisoned" if self._failure else "busy" if self._busy else "idle"
@@ -173,10 +164,8 @@ class EmbeddedLog:
 
     async def stats(self) -> LogStats:
         """Return the log's size in records, streams and bytes."""
-        size_bytes = self._closed_bytes + self._active.size_bytes
-        return LogStats(
-            self.end_position, self._index.records, self._index.stream_count, self._active.number, size_bytes
-        )
+        index, rolling = self._index, self._rolling
+        return LogStats(self.end_position, index.records, index.stream_count, rolling.active.number, rolling.size_bytes)
 
     # ---- appending
 
@@ -347,7 +336,7 @@ class EmbeddedLog:
                 self._answer(plan)
             elif frame_bytes(len(body)) <= self._room_bytes(calls):
                 self._write(plan, rows, body)
-            elif self._full():
+            elif self._rolling.is_full:
                 self._refuse_for_lack_of_room(calls)
             else:
                 self._queue.extendleft(reversed(calls))
@@ -369,12 +358,8 @@ class EmbeddedLog:
         return calls
 
     def _room_bytes(self, calls: Sequence[Call]) -> int:
-        if self._full() and all(call.use_reserve for call in calls):
-            return self._active.room_bytes
-        return self._active.room_bytes - self._settings.reserve_bytes
-
-    def _full(self) -> bool:
-        return self._full_until_s is not None and self._clock.monotonic_s() < self._full_until_s
+        rolling = self._rolling
+        return rolling.room_bytes(with_reserve=rolling.is_full and all(call.use_reserve for call in calls))
 
     def _refuse_for_lack_of_room(self, calls: Sequence[Call]) -> None:
         """Refuse what may not use the reserve; what may goes back to the queue, unless it does not fit there either."""
@@ -383,7 +368,7 @@ class EmbeddedLog:
         for call in refused:
             call.error = LogFullError(
                 f"{self._directory}: the disk has no room for a further segment of "
-                f"{self._settings.segment_bytes(self._active.number + 1)} bytes. Nothing was written; "
+                f"{self._rolling.next_size_bytes} bytes. Nothing was written; "
                 "reading goes on.",
                 try_command=f"df -h {self._directory}",
             )
@@ -395,7 +380,7 @@ class EmbeddedLog:
         if self._inline.allows(plan.accepted_count) and not self._queue:
             self._write_inline(plan, rows, body)
             return
-        file, (header, buffers) = self._active.file, self._next_frame(plan, body)
+        file, (header, buffers) = self._rolling.active.file, self._next_frame(plan, body)
         self._busy = True
 
         def done(sync_s: float, error: BaseException | None) -> None:
@@ -411,7 +396,7 @@ class EmbeddedLog:
     def _write_inline(self, plan: CommitPlan, rows: Sequence[int], body: bytes) -> None:
         header, buffers = self._next_frame(plan, body)
         try:
-            sync_s = self._write_and_sync(self._active.file, header.offset, buffers)
+            sync_s = self._write_and_sync(self._rolling.active.file, header.offset, buffers)
         except BaseException as error:
             self._poison(error, plan)
             if not isinstance(error, Exception):
@@ -421,7 +406,9 @@ class EmbeddedLog:
             self._committed(plan, rows, header, body, sync_s)
 
     def _next_frame(self, plan: CommitPlan, body: bytes) -> tuple[FrameHeader, list[bytes]]:
-        return self._active.next_frame(COMMIT, body, plan.first_position, plan.record_count, self._clock.time_ns())
+        return self._rolling.active.next_frame(
+            COMMIT, body, plan.first_position, plan.record_count, self._clock.time_ns()
+        )
 
     def _write_and_sync(self, file: File, offset: int, buffers: Sequence[Buffer]) -> float:
         began_s = self._clock.monotonic_s()
@@ -455,15 +442,17 @@ class EmbeddedLog:
     def _committed(
         self, plan: CommitPlan, rows: Sequence[int], header: FrameHeader, body: bytes, sync_s: float
     ) -> None:
-        active = self._active
+        active = self._rolling.active
         active.advance(header)
         self.sync_count += 1
         self._inline.observe(sync_s, plan.accepted_count)
         self._store.add(header, Commit(header, body, plan.names), rows, plan.named)
         self._answer(plan)
         self._wake_tails()
-        if active.end_offset * 2 >= active.size_bytes:  # in good time, and not at the first record
-            self._prepare_spare()
+        if (
+            active.end_offset * 2 >= active.size_bytes and not self._closing
+        ):  # in good time, and not at the first record
+            self._rolling.prepare(self._prepared)
 
     def _answer(self, plan: CommitPlan) -> None:
         for call in plan.calls:
@@ -497,88 +486,29 @@ class EmbeddedLog:
 
     # ---- segments
 
-    def _prepare_spare(self) -> None:
-        """Allocate the next segment in the background, unless that was done or is not possible."""
-        if self._spare is None and self._spare_task is None and not self._full() and not self._closing:
-            self._spare_task = self._loop.create_task(self._allocate_spare(self._active.number + 1))
-
-    async def _allocate_spare(self, number: int) -> None:
-        size = self._settings.segment_bytes(number)
-        try:
-            file = await self._loop.run_in_executor(
-                self._threads, allocate, self._disk, self._directory, self._manifest.segment_name(number), size
-            )
-        except OSError as error:
-            # Not fatal: the roll tries again, and what it meets decides.
-            _logger.warning("log %s: no room for segment %d yet: %s", self._directory, number, error)
-            self._full_until_s = self._clock.monotonic_s() + self._settings.full_retry_s
-        else:
-            self._spare = (number, size, file)
-        finally:
-            self._spare_task = None
-            if self._queue and not self._busy:
-                self._flush()
-
     def _roll(self, needed_bytes: int) -> None:
         """Go on in a new segment, in the writer's thread; then flush again."""
         self._busy = True
-        if self._spare_task is not None:
-            self._spare_task.add_done_callback(lambda _task: self._start_roll(needed_bytes))
-        else:
-            self._start_roll(needed_bytes)
+        self._rolling.when_prepared(lambda: self._start_roll(needed_bytes))
 
     def _start_roll(self, needed_bytes: int) -> None:
-        old, spare, self._spare = self._active, self._spare, None
-        number = old.number + 1
-        name = self._manifest.segment_name(number)
-        size = max(
-            self._settings.segment_bytes(number), needed_bytes + self._settings.reserve_bytes + _SEGMENT_OVERHEAD_BYTES
-        )
-
-        def job() -> OpenSegment | OSError:
-            try:
-                file, size_bytes = self._spare_or_new(spare, name, size)
-            except OSError as error:
-                return error
-            segment = begin(
-                self._disk,
-                self._clock,
-                self._directory,
-                name,
-                file,
-                number=number,
-                size_bytes=size_bytes,
-                log_id=self._log_id,
-                chain=old.head.checksum,
-                next_position=self._index.end_position + 1,
-            )
-            write_end_mark(old, ROLLED_END, self._clock.time_ns())
-            old.file.close()
-            return segment
-
         def done(result: OpenSegment | OSError | None, error: BaseException | None) -> None:
             self._busy = False
             if error is not None:
                 self._poison(error, None)
             elif isinstance(result, OpenSegment):
-                self._active = result
-                self._closed_bytes += old.size_bytes
-                self._full_until_s = None
-            elif isinstance(result, OSError) and result.errno in _NO_ROOM:
-                self._full_until_s = self._clock.monotonic_s() + self._settings.full_retry_s
-                _logger.error("log %s: the disk is full: %s", self._directory, result)
+                self._rolling.stepped(result)
+            elif isinstance(result, OSError) and result.errno in NO_ROOM:
+                self._rolling.found_no_room(result)
             elif result is not None:
                 self._poison(result, None)
             self._flush()
 
-        self._writer.submit(job, done)
+        self._writer.submit(self._rolling.step(needed_bytes, self._index.end_position + 1), done)
 
-    def _spare_or_new(self, spare: tuple[int, int, File] | None, name: str, size: int) -> tuple[File, int]:
-        if spare is not None and spare[1] >= size:
-            return spare[2], spare[1]
-        if spare is not None:
-            spare[2].close()
-        return allocate(self._disk, self._directory, name, size), size
+    def _prepared(self) -> None:
+        if self._queue and not self._busy:
+            self._flush()
 
     # ---- closing
 
@@ -597,29 +527,18 @@ class EmbeddedLog:
 
     async def _finish(self) -> None:
         await self._idle.wait()
-        if self._spare_task is not None:
-            await asyncio.wait([self._spare_task])
+        await self._rolling.settled()
         self._wake_tails()
         try:
             if self._failure is None:
-                await self._loop.run_in_executor(self._threads, self._write_last)
+                await self._loop.run_in_executor(self._threads, self._rolling.write_last)
         finally:
             self._closed = True
-            self._active.file.close()
+            self._rolling.active.file.close()
             await self._store.close()
             self._writer.stop()
             self._threads.shutdown(wait=False)
             self._lock.release()
-
-    def _write_last(self) -> None:
-        """Write the end mark, where there is none already and room for one; drop a segment that was prepared."""
-        active = self._active
-        if active.head.kind != CLEAN_END and active.room_bytes >= 0:
-            write_end_mark(active, CLEAN_END, self._clock.time_ns())
-        if self._spare is not None:
-            number, _size, file = self._spare
-            file.close()
-            self._disk.remove(self._directory / (self._manifest.segment_name(number) + NEW_SUFFIX))
 
 
 def traits_of(settings: LogSettings) -> Traits:
