@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,7 +142,7 @@ class CutsConnections:
     def __init__(self, server_port: int, chance: random.Random) -> None:
         self._server_port = server_port
         self._chance = chance
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._over = asyncio.Event()
         self.cuts = 0
 
     async def __aenter__(self) -> int:
@@ -152,18 +153,15 @@ class CutsConnections:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._over.set()
+        await self._server.wait_closed()
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
-        ways = [
+        ways: list[asyncio.Task[Any]] = [
             asyncio.create_task(self._pass_on(reader, behind_writer, self._chance.randrange(4_000, 40_000))),
             asyncio.create_task(self._pass_on(behind_reader, writer, self._chance.randrange(4_000, 40_000))),
+            asyncio.create_task(self._over.wait()),
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -173,7 +171,6 @@ class CutsConnections:
                 way.cancel()
             writer.close()
             behind_writer.close()
-            self._tasks.discard(task)
 
     @staticmethod
     async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: int) -> None:

@@ -32,8 +32,12 @@ async def _gathered_late(sleep: Awaitable[Any], call: Awaitable[Any]) -> Any:
 
 async def _in_a_task(sleep: Awaitable[Any], call: Awaitable[Any]) -> Any:
     task = asyncio.ensure_future(call)
-    await sleep
-    return await task
+    try:
+        await sleep
+        return await task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 @pytest.mark.parametrize("beside", [_gathered, _gathered_late, _in_a_task])

@@ -135,6 +135,18 @@ def _pause(_clips: Clips, path: Path) -> None:
     ffmpeg(*lavfi(f"{PICTURES},setpts='PTS+if(gte(N,25),1/TB,0)'"), *H264, "-fps_mode", "passthrough", path)
 
 
+def _fast(_clips: Clips, path: Path) -> None:
+    # more frames a second than anybody is shown, as many as the name says
+    rate = path.stem.rpartition("_")[2]
+    ffmpeg(*lavfi(f"testsrc2=size=192x108:rate={rate}:duration=1"), *H264, "-g", "20", "-bf", "2", path)
+
+
+def _fast_variable(_clips: Clips, path: Path) -> None:
+    # 200 frames a second, of which every seventh and a tenth of a second are missing
+    keep = r"select='not(eq(mod(n\,7)\,6)+between(n\,40\,60))'"
+    ffmpeg(*lavfi(f"testsrc2=size=192x108:rate=200:duration=1,{keep}"), *H264, "-fps_mode", "passthrough", path)
+
+
 def _far_apart(_clips: Clips, path: Path) -> None:
     # three frames, 7,000 s from one to the next
     ffmpeg(*lavfi("testsrc2=size=96x64:rate=1/7000:duration=21000"), *H264, path)
@@ -247,6 +259,11 @@ MAKERS: dict[str, Callable[[Clips, Path], None]] = {
     "lost_frame.ts": _lost_frame,
     "lost_frame.webm": _lost_frame,
     "pause.mkv": _pause,
+    "fast_90.mp4": _fast,
+    "fast_90.mkv": _fast,
+    "fast_100.ts": _fast,
+    "fast_240.mp4": _fast,
+    "fast_variable.mkv": _fast_variable,
     "far_apart.mp4": _far_apart,
     "one_frame_less.mp4": _one_frame_less,
     "late_sound.mkv": _late_sound,

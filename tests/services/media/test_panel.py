@@ -28,6 +28,21 @@ RENDITION = PublishedRendition(
     playlist="x.m3u8",
 )
 
+READY = VideoReady(
+    video_id="v1",
+    upload_id="v1",
+    source_blob="f" * 64,
+    filename="a <b>.mp4",
+    playlist="media/videos/v1/main.m3u8",
+    manifest="f" * 64,
+    duration_s=4.0,
+    frames=100,
+    frame_rate=25.0,
+    has_audio=True,
+    chunks=4,
+    renditions=[RENDITION],
+)
+
 
 @pytest.fixture
 def db() -> Iterator[sqlite3.Connection]:
@@ -67,26 +82,22 @@ def test_progress_counts_each_chunk_once(db: sqlite3.Connection) -> None:
 
 def test_a_video_that_is_ready_has_a_player(db: sqlite3.Connection) -> None:
     """The player has the playlist below the mount's prefix, and its worker from this origin; names are text."""
-    ready = VideoReady(
-        video_id="v1",
-        upload_id="v1",
-        source_blob="f" * 64,
-        filename="a <b>.mp4",
-        playlist="media/videos/v1/main.m3u8",
-        manifest="f" * 64,
-        duration_s=4.0,
-        frames=100,
-        frame_rate=25.0,
-        has_audio=True,
-        chunks=4,
-        renditions=[RENDITION],
-    )
-    VideosPanel().apply(db, [stored(1, PLANNED), stored(2, ready, "video.ready")])
+    VideosPanel().apply(db, [stored(1, PLANNED), stored(2, READY, "video.ready")])
     view = render_video(db, request(video_id="v1"))
     page = html(view)
     assert 'data-playlist="/x/media/videos/v1/main.m3u8"' in page and 'data-worker="/x/static/1/w.js"' in page
     assert "640 × 360" in page and "<b>" not in page and "hx-morph-skip" in page
     assert view is not None and "player.js" in view.scripts
+
+
+def test_a_fast_source_is_told(db: sqlite3.Connection) -> None:
+    """Where frames were dropped the page says how many the source has and at how many it is shown."""
+    VideosPanel().apply(db, [stored(1, READY, "video.ready")])
+    page = html(render_video(db, request(video_id="v1")))
+    assert "100 at 25 a second" in page and "shown at" not in page
+    fast = msgspec.structs.replace(READY, frame_rate=60.0, source_frame_rate=90.0)
+    VideosPanel().apply(db, [stored(2, fast, "video.ready")])
+    assert "90 fps source, shown at 60" in html(render_video(db, request(video_id="v1")))
 
 
 @pytest.mark.parametrize("duration_s", [1e308, -1e308])

@@ -233,3 +233,66 @@ def test_audio() -> None:
     other = make_plan(facts(audio=AudioFacts(1, "aac", 1, "<script>"))).audio
     assert other is not None and (other.channels, other.language) == (1, "und")
     assert make_plan(facts(audio=None)).audio is None
+
+
+def fast(rate: int | Fraction, frames: int, unit_s: Fraction = Fraction(1, 90_000)) -> SourceFacts:
+    """Return the facts of a source of a rate, on a clock of a unit."""
+    times = [round(number / (rate * unit_s)) for number in range(frames)]
+    fraction = Fraction(rate)
+    return facts(
+        time_base=unit_s.as_integer_ratio(),
+        rates=[fraction.as_integer_ratio()],
+        frame_times=times,
+        key_times=times[::50],
+        last_duration=round(1 / (rate * unit_s)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("rate", "shown_at", "first"),
+    [
+        (60, 60, [0, 1, 2, 3, 4, 5]),
+        (90, 60, [0, 2, 3, 5, 6, 8]),
+        (100, 60, [0, 2, 4, 5, 7, 9]),
+        (120, 60, [0, 2, 4, 6, 8, 10]),
+        (Fraction(120_000, 1001), Fraction(60_000, 1001), [0, 2, 4, 6, 8, 10]),
+        (240, 60, [0, 4, 8, 12, 16, 20]),
+        (1000, 60, [0, 17, 34, 50, 67, 84]),
+    ],
+)
+def test_more_than_sixty_a_second_are_thinned_out(rate: Fraction, shown_at: Fraction, first: list[int]) -> None:
+    """Of a fast source of constant rate so many frames are shown, evenly, as come to at most 60 a second."""
+    source = fast(rate, 4000)
+    plan = make_plan(source)
+    assert Fraction(*plan.timing.rate) == shown_at and plan.timing.is_constant
+    assert plan.source_frame_rate == float(rate) and (plan.picture.thinning is None) == (rate == shown_at)
+    thinning = plan.picture.thinning
+    shown = thinning.shown(range(4000)) if thinning else list(range(4000))
+    assert shown[:6] == first and plan.frames == len(shown) == sum(chunk.frames for chunk in plan.chunks)
+    assert abs(plan.duration_s - 4000 / rate) < 1 / 60
+    for number, frame in enumerate(shown):
+        assert 0 <= frame / rate - number / shown_at < 1 / rate
+    firsts = [shown[sum(chunk.frames for chunk in plan.chunks[:n])] for n in range(len(plan.chunks))]
+    assert [chunk.first_frame for chunk in plan.chunks] == firsts
+    assert [chunk.start_pts for chunk in plan.chunks] == [source.frame_times[frame] for frame in firsts]
+
+
+@given(st.lists(st.integers(1, 40), min_size=30, max_size=200), st.integers(0, 40))
+def test_fast_sources_of_variable_rate(gaps: list[int], last: int) -> None:
+    """A source of variable rate with more than 60 frames a second on average shows at most so many; each that is shown
+    keeps its time, and the duration stays within a frame.
+    """
+    times = [5]
+    for gap in gaps:
+        times.append(times[-1] + gap)
+    source = facts(time_base=(1, 1000), rates=[], frame_times=times, key_times=times[:1], last_duration=last)
+    assume(constant_rate(source) is None)
+    plan = make_plan(source)
+    assert Fraction(*plan.timing.rate) <= 60
+    thinning = plan.picture.thinning
+    shown = thinning.shown(times) if thinning else list(range(len(times)))
+    assert plan.frames == len(shown) and shown[0] == 0
+    starts = [chunk.start for chunk in plan.chunks]
+    assert starts == [(times[chunk.first_frame] - 5) * plan.timing.timescale // 1000 for chunk in plan.chunks]
+    end_s = (times[-1] - 5 + (last or (times[-1] - 5) // len(gaps))) / 1000
+    assert -0.001 <= plan.duration_s - end_s <= 1 / 60

@@ -70,6 +70,33 @@ def test_source(name: str, clips: Clips, published: Callable[[str], Published]) 
         assert max(rendition.time_error_max_s for rendition in report.renditions) < 0.001
 
 
+FAST = {
+    "fast_90.mp4": (90, 60.0),
+    "fast_90.mkv": (90, 60.0),
+    "fast_100.ts": (100, 60.0),
+    "fast_240.mp4": (240, 60.0),
+    "fast_variable.mkv": (153, 60.0),
+}
+"""Clips with more than 60 frames a second: how many they have, and at most so many are shown."""
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_a_fast_source_is_shown_at_sixty(name: str, clips: Clips, published: Callable[[str], Published]) -> None:
+    """Of more than 60 frames a second some are dropped, evenly: those that are shown are the source's, in order and
+    at their time, the checker finds nothing, and the manifest tells both rates.
+    """
+    video = published(name)
+    source_rate, shown_rate = FAST[name]
+    report = run(verify_video(video.playlist, clips.get(name)))
+    assert report.ok and not report.problems, report
+    assert [str(finding) for finding in report.findings] == []
+    assert report.source_frames == video.plan.frames == video.manifest.frames
+    assert 50 <= video.manifest.frames <= 60 and video.manifest.frame_rate <= shown_rate
+    assert video.manifest.source_frame_rate == pytest.approx(source_rate, rel=0.02)
+    assert video.manifest.duration_s == pytest.approx(1.0, abs=1 / 60)
+    assert max(rendition.time_error_max_s for rendition in report.renditions) < 1 / source_rate + 0.001
+
+
 def test_variable_rate_keeps_every_time(published: Callable[[str], Published]) -> None:
     """A source of variable rate keeps its duration and the time of each frame, to the tick."""
     video = published("variable_rate.mp4")

@@ -19,6 +19,7 @@ from mainstem.services.media.plan import (
     Chunk,
     Picture,
     Rendition,
+    Thinning,
     Timing,
 )
 
@@ -74,6 +75,8 @@ def _video_filter(picture: Picture, timing: Timing, renditions: Sequence[Renditi
     steps = [f"trim=start_pts={chunk.start_pts}:end_pts={chunk.end_pts}"]
     if picture.interlaced:
         steps.append("bwdif=mode=send_frame:deint=interlaced")
+    if picture.thinning is not None:
+        steps.append(thinning_filter(picture.thinning, chunk.first_frame))
     if timing.is_constant:
         steps += [f"settb={timing.rate[1]}/{timing.rate[0]}", "setpts=N"]
     else:
@@ -84,6 +87,22 @@ def _video_filter(picture: Picture, timing: Timing, renditions: Sequence[Renditi
         for number, rendition in enumerate(renditions)
     ]
     return ";".join([f"[0:{picture.stream_index}]{','.join(steps)},split={len(renditions)}{branches}", *scales])
+
+
+def thinning_filter(thinning: Thinning, first_frame: int) -> str:
+    """Return the filter that lets those frames through that are shown.
+
+    Args:
+        thinning: Which they are. Its numbers are exact in the filter's arithmetic (doubles): products stay far below
+            2**53.
+        first_frame: Number within the source of the first frame that comes; it is shown.
+    """
+    a, b = thinning.slots
+    if thinning.by_time:
+        slot = f"floor((%s-({thinning.origin}))*{a}/{b})"
+        return f"select='isnan(prev_pts)+gt({slot % 'pts'},{slot % 'prev_pts'})'"
+    slot = f"floor((n+(%d))*{a}/{b})"
+    return f"select='gt({slot % first_frame},{slot % (first_frame - 1)})'"
 
 
 def _video_output(number: int, rendition: Rendition, timing: Timing, chunk: Chunk, preset: str) -> list[str]:

@@ -65,11 +65,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         source_blob: The source it was made from.
         duration_s: How long it lasts.
         frames: Number of frames.
-        frame_rate: Frames a second; the average where it varies.
+        frame_rate: Frames a second; the average where it varies; at most 60.
         has_audio: Whether it has sound.
         renditions: Best first.
         files: All its files by name. Playlists refer to the others by these names. All but ``main.m3u8`` are named by
             the SHA-256 of their content, so a name never means anything else.
+        source_frame_rate: Frames a second of the source: more than ``frame_rate`` where frames had to be dropped,
+            evenly, because it has more than 60. 0 where an earlier version did not tell.
     """
 
     video_id: str
@@ -80,3 +82,4 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     has_audio: bool
     renditions: Sequence[PublishedRendition]
     files: Mapping[str, PublishedFile]
+    source_frame_rate: float = 0.0

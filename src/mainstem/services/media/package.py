@@ -118,6 +118,7 @@ async def package(
             for rendition, variant in zip(plan.renditions, variants, strict=True)
         ],
         files=files,
+        source_frame_rate=plan.source_frame_rate,
     )
 
 

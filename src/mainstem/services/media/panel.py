@@ -173,7 +173,7 @@ def _facts(request: PageRequest, video: Video) -> Html:
     return facts(
         [
             ("Length", _length(ready.duration_s) if ready else None),
-            ("Frames", f"{ready.frames:,} at {ready.frame_rate:.3g} a second" if ready else None),
+            ("Frames", _frames(ready) if ready else None),
             ("Sound", ("yes" if ready.has_audio else "none") if ready else None),
             ("Chunks", chunks),
             ("Encoded again", f"{again} chunks" if again > 1 else "1 chunk" if again else None),
@@ -190,6 +190,13 @@ def _facts(request: PageRequest, video: Video) -> Html:
             ),
         ]
     )
+
+
+def _frames(ready: VideoReady) -> str:
+    words = f"{ready.frames:,} at {ready.frame_rate:.4g} a second"
+    if ready.source_frame_rate <= ready.frame_rate:
+        return words
+    return f"{words} ({ready.source_frame_rate:.4g} fps source, shown at {ready.frame_rate:.4g})"
 
 
 def _renditions(renditions: Sequence[PublishedRendition]) -> Html:

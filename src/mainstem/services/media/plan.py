@@ -6,7 +6,8 @@ renditions from one decoding). Chunks need not be segments: a short source is cu
 workers are busy and a crash costs little, and its segments are still 6 s long.
 
 A source of constant rate is retimed by frame number: frame ``n`` is shown at ``n / rate`` seconds, exactly. Any other
-source keeps its own times, to the tick.
+source keeps its own times, to the tick. Of a source of more than 60 frames a second, as many are dropped, evenly, as
+are too many.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ GROUP_S = 2
 
 CHUNKS_WANTED = 6
 """Into how many chunks a source is cut at least, where it is long enough."""
+
+FRAMES_PER_S_MAX = 60
+"""Most frames a second that are published (the same, 1.19)."""
 
 AUDIO_RATE_HZ = 48_000
 """Sample rate of all published sound."""
@@ -96,7 +100,8 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         index: From 0.
-        frames: Number of frames.
+        frames: Number of frames that are shown.
+        first_frame: Number of its first frame within the source, from 0.
         start_pts: Presentation time of its first frame, in the source's time base.
         end_pts: Presentation time of the frame after its last one, in the source's time base.
         seeks_s: Where to begin reading, in seconds of the source's own clock: the cheapest that should do first, then
@@ -108,6 +113,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 
     index: int
     frames: int
+    first_frame: int = 0
     start_pts: int
     end_pts: int
     seeks_s: Sequence[float | None]
@@ -136,6 +142,28 @@ class AudioPlan(msgspec.Struct, frozen=True):
     duration_s: float
 
 
+class Thinning(msgspec.Struct, frozen=True, kw_only=True):
+    """Which frames are shown of a source that has more than 60 a second: the first of each slot.
+
+    Attributes:
+        source_rate: Frames a second of the source, as a fraction; the average where it is not constant.
+        by_time: Whether slots are stretches of the source's time, else of its frames.
+        origin: Where the first slot begins: 0, or a time in the source's time base.
+        slots: How many slots there are to a frame, or to a unit of the time base, as a fraction.
+    """
+
+    source_rate: tuple[int, int]
+    by_time: bool
+    origin: int
+    slots: tuple[int, int]
+
+    def shown(self, places: Sequence[int]) -> list[int]:
+        """Return the numbers of the frames that are shown, of those at ``places``: their numbers, or their times."""
+        a, b = self.slots
+        numbers = [(place - self.origin) * a // b for place in places]
+        return [n for n, number in enumerate(numbers) if n == 0 or number > numbers[n - 1]]
+
+
 class Picture(msgspec.Struct, frozen=True):
     """How the source's frames are read.
 
@@ -143,11 +171,13 @@ class Picture(msgspec.Struct, frozen=True):
         demuxer: ffmpeg's name of the container format.
         stream_index: Number of the video stream within the source.
         interlaced: Whether frames are to be deinterlaced.
+        thinning: Which of its frames are shown; ``None`` for all.
     """
 
     demuxer: str
     stream_index: int
     interlaced: bool
+    thinning: Thinning | None = None
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
@@ -179,27 +209,69 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
         """Duration of the published video."""
         return self.duration / self.timing.timescale
 
+    @property
+    def source_frame_rate(self) -> float:
+        """Frames a second of the source; more than are shown where it has more than 60."""
+        thinning = self.picture.thinning
+        rate = self.timing.rate if thinning is None else thinning.source_rate
+        return rate[0] / rate[1]
+
 
 def make_plan(facts: SourceFacts) -> Plan:
     """Return what is to be made of a source. The same facts always give the same plan."""
     times = facts.frame_times
     time_base = Fraction(*facts.time_base)
     rate = constant_rate(facts)
+    thinning = _thinning(facts, rate)
+    shown = list(range(len(times)))
+    if thinning is not None:
+        shown = thinning.shown(times if thinning.by_time else shown)
+        rate = None if thinning.by_time or rate is None else rate * Fraction(*thinning.slots)
     if rate is not None:
-        timing = _constant_timing(rate, len(times))
-        ticks = [number * timing.frame_duration for number in range(len(times) + 1)]
+        timing = _constant_timing(rate, len(shown))
+        ticks = [number * timing.frame_duration for number in range(len(shown) + 1)]
     else:
-        timing, ticks = _variable_timing(facts)
+        timing, ticks = _variable_timing(facts, shown)
     groups = _group_starts(ticks, timing)
     return Plan(
-        picture=Picture(facts.demuxer, facts.stream_index, facts.interlaced),
+        picture=Picture(facts.demuxer, facts.stream_index, facts.interlaced, thinning),
         timing=timing,
         renditions=plan_renditions(*display_size(facts), Fraction(*timing.rate)),
-        chunks=_chunks(facts, timing, ticks, groups),
+        chunks=_chunks(facts, shown, timing, ticks, groups),
         audio=_plan_audio(facts.audio, float(times[0] * time_base), ticks[-1] / timing.timescale),
-        frames=len(times),
+        frames=len(shown),
         duration=ticks[-1],
     )
+
+
+def _thinning(facts: SourceFacts, rate: Fraction | None) -> Thinning | None:
+    """Return which frames are shown of a source that has more than 60 a second; ``None`` for all of any other.
+
+    119.88 frames a second become 59.94 and 240 become 60: every n-th is shown where that comes near enough to 60. Of
+    others, say 90, as many are left out as bring them down to 60.
+    """
+    if rate is not None:
+        if rate <= FRAMES_PER_S_MAX:
+            return None
+        divided = rate / -(-rate // FRAMES_PER_S_MAX)
+        slots = (divided if divided > FRAMES_PER_S_MAX - 1 else Fraction(FRAMES_PER_S_MAX)) / rate
+        return Thinning(source_rate=rate.as_integer_ratio(), by_time=False, origin=0, slots=slots.as_integer_ratio())
+    average = len(facts.frame_times) / ((_end_time(facts) - facts.frame_times[0]) * Fraction(*facts.time_base))
+    if average <= FRAMES_PER_S_MAX:
+        return None
+    return Thinning(
+        source_rate=average.limit_denominator(1001).as_integer_ratio(),
+        by_time=True,
+        origin=facts.frame_times[0],
+        slots=(FRAMES_PER_S_MAX * Fraction(*facts.time_base)).as_integer_ratio(),
+    )
+
+
+def _end_time(facts: SourceFacts) -> Fraction:
+    """Return when the last frame ends, in the source's time base: the average duration where it has none."""
+    times = facts.frame_times
+    average = max(1, (times[-1] - times[0]) // max(1, len(times) - 1))
+    return Fraction(times[-1] + (facts.last_duration or average))
 
 
 def constant_rate(facts: SourceFacts) -> Fraction | None:
@@ -237,17 +309,19 @@ def _constant_timing(rate: Fraction, frames: int) -> Timing:
     )
 
 
-def _variable_timing(facts: SourceFacts) -> tuple[Timing, list[int]]:
+def _variable_timing(facts: SourceFacts, shown: Sequence[int]) -> tuple[Timing, list[int]]:
     times = facts.frame_times
     time_base = Fraction(*facts.time_base)
     timescale = _TIMESCALE_OTHERWISE
     if time_base.numerator == 1 and time_base.denominator <= _TIMESCALE_MAX:
         timescale = time_base.denominator * -(-_TIMESCALE_MIN // time_base.denominator)
     unit = time_base * timescale
-    ticks = [round((time - times[0]) * unit) for time in times]
-    average = max(1, ticks[-1] // max(1, len(ticks) - 1))
-    ticks.append(ticks[-1] + (round(facts.last_duration * unit) or average))
-    rate = Fraction(len(times) * timescale, ticks[-1]).limit_denominator(1001)
+    ticks = [round((times[number] - times[0]) * unit) for number in shown]
+    end = round((_end_time(facts) - times[0]) * unit)
+    if len(shown) < len(times):
+        end = max(end, ticks[-1] - (-timescale // FRAMES_PER_S_MAX))  # what is shown last lasts as long as the others
+    ticks.append(max(end, ticks[-1] + 1))
+    rate = Fraction(len(shown) * timescale, ticks[-1]).limit_denominator(1001)
     return Timing(timescale, 0, (rate.numerator, rate.denominator), 0), ticks
 
 
@@ -276,7 +350,9 @@ def _group_starts(ticks: Sequence[int], timing: Timing) -> list[int]:
     return [*starts, frames]
 
 
-def _chunks(facts: SourceFacts, timing: Timing, ticks: Sequence[int], groups: Sequence[int]) -> list[Chunk]:
+def _chunks(
+    facts: SourceFacts, shown: Sequence[int], timing: Timing, ticks: Sequence[int], groups: Sequence[int]
+) -> list[Chunk]:
     duration_s = Fraction(ticks[-1], timing.timescale)
     groups_a_chunk = max(1, int(_chunk_s(duration_s) / GROUP_S))
     chunks: list[Chunk] = []
@@ -284,14 +360,16 @@ def _chunks(facts: SourceFacts, timing: Timing, ticks: Sequence[int], groups: Se
         starts = groups[first_group : first_group + groups_a_chunk]
         starts = starts[: len(groups) - 1 - first_group]
         first, end = starts[0], groups[min(first_group + groups_a_chunk, len(groups) - 1)]
-        times = facts.frame_times
+        first_frame = shown[first]
+        start_pts = facts.frame_times[first_frame]
         chunks.append(
             Chunk(
                 index=len(chunks),
                 frames=end - first,
-                start_pts=times[first],
-                end_pts=times[end] if end < len(times) else times[-1] + 1,
-                seeks_s=_seeks(facts, times[first]),
+                first_frame=first_frame,
+                start_pts=start_pts,
+                end_pts=facts.frame_times[shown[end]] if end < len(shown) else facts.frame_times[shown[-1]] + 1,
+                seeks_s=_seeks(facts, start_pts),
                 start=ticks[first],
                 duration=ticks[end] - ticks[first],
                 group_starts=[ticks[start] - ticks[first] for start in starts],

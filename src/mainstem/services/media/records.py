@@ -99,10 +99,11 @@ class VideoReady(msgspec.Struct, frozen=True, kw_only=True):
         manifest: Blob of the :class:`~mainstem.services.media.manifest.Manifest`.
         duration_s: Seconds.
         frames: Number of frames.
-        frame_rate: Frames a second; the average where it varies.
+        frame_rate: Frames a second; the average where it varies; at most 60.
         has_audio: Whether it has sound.
         chunks: How many chunks were encoded.
         renditions: Best first.
+        source_frame_rate: Frames a second of the source: more than ``frame_rate`` where it has more than 60.
     """
 
     video_id: str
@@ -117,6 +118,7 @@ class VideoReady(msgspec.Struct, frozen=True, kw_only=True):
     has_audio: bool
     chunks: int
     renditions: Sequence[PublishedRendition]
+    source_frame_rate: float = 0.0
 
 
 class VideoRefused(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ import msgspec
 from mainstem.host.process import run_process
 from mainstem.services.media import parse
 from mainstem.services.media.checker import Finding, check_video, directory_resolver
+from mainstem.services.media.encode import thinning_filter
 from mainstem.services.media.errors import MediaError
 from mainstem.services.media.parse import Stream
 from mainstem.services.media.plan import Plan, make_plan
@@ -83,7 +84,7 @@ class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         playlist: Path of the multivariant playlist.
-        source_frames: Frames that the source decodes to.
+        source_frames: Frames that the source decodes to; of more than 60 a second those that are to be shown.
         source_duration_s: Their duration.
         renditions: Best first.
         findings: Of the playlist checker.
@@ -190,8 +191,10 @@ def misplacements(reports: Sequence[RenditionReport]) -> list[str]:
 
 
 async def _decode_times(source: Path, plan: Plan, limits: Limits) -> list[Fraction]:
-    """Decode the source and return the times of its frames, from the first one's."""
+    """Decode the source and return the times of its frames that are shown, from the first one's."""
     arguments = ["-copyts", *_source_input(source, plan), "-map", f"0:{plan.picture.stream_index}"]
+    if plan.picture.thinning is not None:
+        arguments += ["-vf", thinning_filter(plan.picture.thinning, 0)]
     output = await _ffmpeg([*arguments, "-fps_mode", "passthrough", "-f", "framecrc", "-"], source.parent, limits)
     return parse_times(output)
 
@@ -245,6 +248,8 @@ def _comparison(plan: Plan, width: int, height: int, shifts: Sequence[tuple[int,
     """Return the filters that compare the n-th frame with the n-th of the source, and in small with its neighbours."""
     numbered = "settb=1/1000,setpts=N"
     upright = "bwdif=mode=send_frame:deint=interlaced," if plan.picture.interlaced else ""
+    if plan.picture.thinning is not None:
+        upright += thinning_filter(plan.picture.thinning, 0) + ","
     small = f"scale={_SMALL_WIDTH}:{_SMALL_WIDTH}:flags=area"
     count = len(shifts)
     parts = [

@@ -236,6 +236,9 @@ async def inspect(shop: Workshop, video: Video) -> Plan | Refusal:
         *(plan.frames, plan.duration_s, facts.codec, len(plan.chunks)),
         ", ".join(f"{one.width}x{one.height}" for one in plan.renditions),
     )
+    if plan.picture.thinning is not None:
+        shown = plan.timing.rate[0] / plan.timing.rate[1]
+        _logger.info("%.4g frames a second in the source, shown at %.4g", plan.source_frame_rate, shown)
     await shop.note(
         video,
         Planned(
@@ -406,4 +409,5 @@ def _ready(video: Video, plan: Plan, blob: str, manifest: Manifest) -> VideoRead
         has_audio=manifest.has_audio,
         chunks=len(plan.chunks),
         renditions=manifest.renditions,
+        source_frame_rate=manifest.source_frame_rate,
     )

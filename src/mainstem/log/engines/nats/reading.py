@@ -10,7 +10,7 @@ import msgspec
 
 from mainstem.log.contract import StoredRecord
 from mainstem.log.engines.nats import wire
-from mainstem.log.engines.nats.connection import NatsConnection, NoAnswerError, NotSentError, status_of
+from mainstem.log.engines.nats.connection import Inbox, NatsConnection, NoAnswerError, NotSentError, status_of
 from mainstem.log.errors import LogNotFoundError, LogUnreachableError
 
 if TYPE_CHECKING:
@@ -164,21 +164,30 @@ class StreamReader:
         found: list[Found] = []
         async with self._connection.inbox() as inbox:
             await self._connection.send(f"$JS.API.DIRECT.GET.{self._log}", _encode(request), reply=inbox.subject)
-            before = 0
-            while True:
-                message = await inbox.next(self._answer_s)
-                match status_of(message):
-                    case "":
-                        check_follows(message, before)
-                        found.append(self._found(message))
-                        before = found[-1].record.position
-                    case "204":
-                        check_follows(message, before)
-                        return found
-                    case "404":
-                        return found
-                    case status:
-                        raise NotSentError(f"status {status} {(message.headers or {}).get(wire.DESCRIPTION, '')}")
+            try:
+                await self._take_page(inbox, found)
+            except (NoAnswerError, _BrokenAnswerError):
+                if not found:
+                    raise
+                # What came before the connection was lost is a part of the answer without a hole: the next goes on.
+        return found
+
+    async def _take_page(self, inbox: Inbox, found: list[Found]) -> None:
+        before = 0
+        while True:
+            message = await inbox.next(self._answer_s)
+            match status_of(message):
+                case "":
+                    check_follows(message, before)
+                    found.append(self._found(message))
+                    before = found[-1].record.position
+                case "204":
+                    check_follows(message, before)
+                    return
+                case "404":
+                    return
+                case status:
+                    raise NotSentError(f"status {status} {(message.headers or {}).get(wire.DESCRIPTION, '')}")
 
     def _found(self, message: Msg) -> Found:
         fields = message.headers or {}
