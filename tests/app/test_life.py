@@ -142,25 +142,40 @@ def test_a_dashboard_that_is_being_made_ends_with_the_application(
     run(main())
 
 
-def test_a_stop_that_is_cancelled_is_carried_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["the dashboard's stop", "a service's stop"])
+def test_a_stop_that_is_cancelled_is_carried_out(tmp_path: Path, where: str) -> None:
     """Who is cancelled is let go; the application stops all the same, the next stop waits for it, the log is free."""
+    check_a_cancelled_stop(tmp_path, where)
+
+
+def check_a_cancelled_stop(directory: Path, where: str) -> None:
+    """Cancel whoever stops an application, at the dashboard's stop or at a service's."""
 
     async def main() -> None:
         patient = Patient()
-        ms = Mainstem(tmp_path, services=[patient])
+        ms = Mainstem(directory, services=[patient])
         await ms.start()
         async with client(ms) as web:
             assert (await web.get("/")).status_code == 200
+        board, dashboards_own = Patient(), (await ms.dashboard()).stop
+
+        async def stop_dashboard() -> None:
+            await board.stop()
+            await dashboards_own()
+
+        (await ms.dashboard()).stop = stop_dashboard  # type: ignore[method-assign]
+        held, other = (board, patient) if where == "the dashboard's stop" else (patient, board)
+        other.let.set()
         stopping = asyncio.create_task(ms.stop())
-        await patient.stopping.wait()
+        await held.stopping.wait()
         stopping.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await stopping
+        await asyncio.wait([stopping])
+        assert stopping.cancelled()
         again = asyncio.create_task(ms.stop())
-        patient.let.set()
+        held.let.set()
         await again
-        assert not ms.is_running and not others()
-        async with Mainstem(tmp_path):
+        assert patient.stopping.is_set() and not ms.is_running and not others()
+        async with Mainstem(directory):
             pass
 
     run(main())

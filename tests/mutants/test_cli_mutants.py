@@ -13,6 +13,7 @@ from mainstem.cli import log as log_command
 from mainstem.cli import main
 from mainstem.cli import running as running_module
 from mainstem.cli import tail as tail_command
+from mainstem.cli.errors import ApplicationNeededError
 from mainstem.cli.running import SERVER_FILE, RunningServer, write_server
 from mainstem.log import Append, Record
 from mainstem.log.embedded.verify import VerifyReport
@@ -49,6 +50,22 @@ def the_token_is_the_owners_only(directory: Path, _monkeypatch: pytest.MonkeyPat
     assert (directory / SERVER_FILE).stat().st_mode & 0o077 == 0
 
 
+def a_stranger_is_not_asked(directory: Path, _monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed server left names a port that may be anyone's: nobody there is asked, or sent the token."""
+    write_server(directory, RunningServer("http://127.0.0.1:1/mainstem", 2**22 + 1, "secret"))
+    refused = False
+    try:
+        running_module.running_server(directory)
+    except ApplicationNeededError:
+        refused = True  # as it should: a mutant is to fail by an assertion
+    assert refused, "whoever answers at the address would be asked"
+
+
+def owner_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever left an address is taken for the application that runs."""
+    monkeypatch.setattr(running_module, "owner_pid", lambda data: (running_module.read_server(data) or NOBODY).pid)
+
+
 def escapes_left_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """What strangers wrote is printed as it is."""
     monkeypatch.setattr(tail_command, "printable", lambda text: text)
@@ -67,11 +84,14 @@ def mode_left_to_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "write_server", running_module.write_server)
 
 
+NOBODY = RunningServer("", 0)
+
 Check = Callable[[Path, pytest.MonkeyPatch], None]
 CASES: Sequence[tuple[Check, Callable[[pytest.MonkeyPatch], None]]] = (
     (strangers_do_not_steer_the_terminal, escapes_left_in),
     (damage_is_an_exit_code, findings_ignored),
     (the_token_is_the_owners_only, mode_left_to_chance),
+    (a_stranger_is_not_asked, owner_unchecked),
 )
 
 

@@ -22,6 +22,11 @@ OLD = "This page is old"
 
 @pytest.fixture
 def go_on(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """See :func:`hold_up`."""
+    return hold_up(monkeypatch)
+
+
+def hold_up(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Page states take in only what mentions no run named ``new``, until the event is set; nobody waits for long."""
     event = asyncio.Event()
     take_in = Projection._take_in
@@ -39,9 +44,14 @@ def go_on(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
 
 def test_a_run_that_is_not_taken_in_yet_is_not_denied(tmp_path: Path, go_on: asyncio.Event) -> None:
     """Of a run behind the page state's position API and pages say that they do not know yet; then it is there."""
+    check_nothing_is_denied(tmp_path, go_on)
+
+
+def check_nothing_is_denied(directory: Path, go_on: asyncio.Event) -> None:
+    """Ask for a run that the page state has not taken in yet, and again once it has."""
 
     async def main() -> None:
-        async with dashboard(tmp_path) as (board, log, client):
+        async with dashboard(directory) as (board, log, client):
             await log.append("$run.new", [started()], expected_position=0)
             for path in ("/api/runs/new", "/api/traces/new", "/runs/new"):
                 answer = await client.get(path)

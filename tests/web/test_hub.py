@@ -53,8 +53,12 @@ class Site:
         self.hub.notify({"topic"})
 
 
+WITHIN_S = 10.0
+"""How long an event is waited for."""
+
+
 async def take(stream: AsyncGenerator[bytes, None], count: int) -> list[bytes]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_S):
         return [await anext(stream) for _ in range(count)]
 
 
