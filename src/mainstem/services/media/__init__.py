@@ -13,10 +13,11 @@
         print("watch it at /mainstem/" + event.value["playlist"])
 
 The map: ``probe.py`` looks at a source in a child process and finds ``source.py``'s facts (``extent.py`` reads how long
-a container says that it is); ``plan.py`` decides what is made of them; ``encode.py`` writes ffmpeg's arguments, ``chunks.py`` runs it and checks what came out; ``mp4.py`` reads
-and moves fragments; ``package.py`` joins, measures and names them, ``playlist.py`` writes the playlists; ``work.py`` is
-the durable workflow around these, ``service.py`` and ``delivery.py`` serve the result, ``library.py`` knows what is
-published; ``panel.py`` shows it and what is under way, as ``rows.py`` folds it; ``checker.py`` (with ``parse.py``) and ``verify.py`` look at the result with fresh eyes.
+a container says that it is); ``plan.py`` decides what is made of them; ``encode.py`` writes ffmpeg's arguments,
+``chunks.py`` runs it and checks what came out; ``mp4.py`` reads and moves fragments; ``package.py`` joins, measures and
+names them, ``playlist.py`` writes the playlists; ``work.py`` is the durable workflow around these, ``service.py`` and
+``delivery.py`` serve the result, ``library.py`` knows what is published; ``panel.py`` shows it and what is under way,
+as ``rows.py`` folds it; ``checker.py`` (with ``parse.py``) and ``verify.py`` look at the result with fresh eyes.
 
 Needs the extra ``media`` (PyAV for probing, an ffmpeg binary that is under the GPL), or PyAV and an ffmpeg of the
 system.
