@@ -57,7 +57,7 @@ def test_an_events_run_cannot_be_taken_before(tmp_path: Path) -> None:
             by_hand = await app.order.start(7, id=f"order-{coming}")
             assert await by_hand.result() == 7
             assert await app.bus.publish("orders.created", 7) == coming
-            await until(lambda: app.seen == [7, 7])
+            await until(lambda: app.seen == [7, 7], 5.0)
             with pytest.raises(InvalidArgumentError, match="run id"):
                 await app.order.start(7, id=f"order@{coming + 9}")
 

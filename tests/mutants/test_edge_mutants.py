@@ -17,6 +17,7 @@ import pytest
 
 from mainstem.bus.lanes import Delivery
 from mainstem.flow import RunFailedError
+from mainstem.flow import flow as flow_module
 from mainstem.flow import steps as steps_module
 from mainstem.flow import timers as timers_module
 from mainstem.flow.engine import Engine
@@ -43,7 +44,7 @@ from mainstem.services.uploads.storage import PartFile
 from mainstem.web import security as security_module
 from tests.app import test_unreadable
 from tests.bus import test_bus
-from tests.flow import test_interrupted, test_jobs, test_parts, test_recovery, test_worker_faults
+from tests.flow import test_ids, test_interrupted, test_jobs, test_parts, test_recovery, test_worker_faults
 from tests.host import test_disk
 from tests.log import test_damage, test_engine, test_io_errors
 from tests.services.media import test_lives, test_workflow
@@ -259,6 +260,11 @@ def a_failed_packaging(directory: Path) -> None:
         test_workflow.test_a_failure_of_ours_publishes_nothing(Clips(clips), directory, patch)
 
 
+def ids_that_can_be_taken(patch: pytest.MonkeyPatch) -> None:
+    """The run of an event has an id that a caller may choose as well."""
+    patch.setattr(flow_module, "made_id", lambda name, place: f"{name}-{place}")
+
+
 def starts_are_progress(patch: pytest.MonkeyPatch) -> None:
     """An attempt whose start is on record counts as progress, though it never ends."""
     advance = RunFold._advance
@@ -330,6 +336,7 @@ CASES: Sequence[tuple[Callable[[Path], None], Callable[[pytest.MonkeyPatch], Non
     (lambda path: test_recovery.test_three_claims_in_vain_are_a_quarantine(path, True), starts_are_progress),
     (lambda _path: test_parts.test_a_wall_clock_that_jumps_is_noticed(), clock_seldom_looked_at),
     (writes_cut_short, short_write_believed),
+    (test_ids.test_an_events_run_cannot_be_taken_before, ids_that_can_be_taken),
     (
         lambda path: test_unreadable.test_an_unreadable_journal_is_a_paused_run(b"nonsense", path),
         unreadable_passed_over,
