@@ -18,7 +18,6 @@ import pytest
 from tusclient import client as tus_client
 from tusclient.uploader.uploader import Uploader
 
-from mainstem.services.uploads import Uploads
 from mainstem.services.uploads.protocol import Progressed
 from tests.services.uploads.helpers import listening, serving, sha256
 from tests.support import ROOT, node_modules, node_program, run, until, wait_until
@@ -135,15 +134,31 @@ def test_silent_connection_is_given_up_for_a_new_one(tmp_path: Path) -> None:
     run(body())
 
 
-def test_refused_body_gets_its_answer(tmp_path: Path) -> None:
-    """A client whose body is refused reads the answer, also while it was still sending."""
+def send_all(url: str, offset: int, data: bytes) -> bytes:
+    """Send a PATCH with all of its body before a look at the answer; return the answer's first line."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    with socket.create_connection((parts.hostname, parts.port), timeout=20) as line:
+        head = (
+            f"PATCH {parts.path} HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: {offset}\r\n"
+            f"Content-Type: application/offset+octet-stream\r\nContent-Length: {len(data)}\r\n\r\n"
+        )
+        line.sendall(head.encode())
+        line.sendall(data)
+        return line.makefile("rb").readline()
+
+
+@pytest.mark.parametrize("size_bytes", [500_000, 32 << 20])
+def test_refused_body_gets_its_answer(tmp_path: Path, size_bytes: int) -> None:
+    """A client whose body is refused reads the answer, also when it goes on sending for long."""
 
     async def body() -> None:
-        async with serving(tmp_path, Uploads(max_size_bytes=10 << 20)) as desk, listening(desk) as endpoint:
-            answer = await desk.client.post(endpoint, headers={"Upload-Length": str(len(DATA))})
+        async with serving(tmp_path) as desk, listening(desk) as endpoint:
+            answer = await desk.client.post(endpoint, headers={"Upload-Length": str(size_bytes + 5)})
             url = str(answer.url.join(answer.headers["location"]))
-            answer = await desk.patch(url, 5, DATA[:500_000])
-            assert answer.status_code == 409
+            line = await asyncio.to_thread(send_all, url, 5, bytes(size_bytes))
+            assert line.startswith(b"HTTP/1.1 409")
 
     run(body())
 
