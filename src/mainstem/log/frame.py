@@ -223,12 +223,18 @@ class Column(msgspec.Struct, frozen=True, gc=False):
         if len(self.lengths) == 1:  # eight bytes of offsets need no padding
             offsets = _ONE_ROW.pack(0, size)
         else:
-            offsets = _padded(array("i", accumulate(self.lengths, initial=0)).tobytes())
+            offsets = _padded(_int32(len(self.lengths) + 1).pack(*accumulate(self.lengths, initial=0)))
         missing = -size % 8
         return size, offsets + data + _PADDING[missing] if missing else offsets + data
 
 
 _NOTHING = (0, b"")
+
+
+@lru_cache(maxsize=1024)
+def _int32(count: int) -> struct.Struct:
+    """Return what packs so many int32, twice as fast as an array that is made for it."""
+    return struct.Struct(f"<{count}i")
 
 
 def _padded(data: bytes) -> bytes:
