@@ -33,7 +33,7 @@ from mainstem.flow.journal import (
 from mainstem.flow.log_lines import RunLogHandler
 from mainstem.flow.queues import Queue
 from mainstem.flow.run import Body, Ending, Run, encode_entry, error_info, run_headers, run_trace
-from mainstem.flow.timers import Timers
+from mainstem.flow.timers import Timer, Timers
 from mainstem.flow.writer import JournalLimits
 from mainstem.host.clock import Clock
 from mainstem.log.contract import ABOUT, TRACEPARENT, Log, Record, StoredRecord
@@ -45,6 +45,7 @@ _logger = logging.getLogger(__name__)
 _RESUMING_MAX = 64
 _READ_RECORDS = 10_000
 _RETRY_S = 1.0
+_LOST_MAX = 1000
 _SETTLE_S = 1.0
 """So long, or for the time of grace, the end waits for what is on its way to the disk."""
 
@@ -95,6 +96,9 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting: set[asyncio.Task[None]] = set()
         self._places: dict[str, Queue] = {}
+        self._waiting: dict[str, Timer | None] = {}  # runs that wait for their time (their timer) or their turn
+        self._claiming: dict[str, asyncio.Future[None]] = {}
+        self._lost: dict[str, Exception] = {}
         self._inbox = Inbox(self)
         self._log_handler = RunLogHandler(self.loop)
 
@@ -203,30 +207,43 @@ class Engine:
     ) -> None:
         """Carry out a run whose first record this process has just made durable."""
         plan = self.plans[started.function]
+        now_ns = self.clock.time_ns()
 
         def begin() -> None:
-            self._begin(run_id, started, plan, position, origin, about, None)
+            self._begin(run_id, started, plan, position, origin, about, None, now_ns)
 
-        if started.not_before_ns > self.clock.time_ns():
-            self.wall_timers.at(started.not_before_ns, lambda: self._when_there_is_room(run_id, plan, begin))
+        self._begin_at(max(started.not_before_ns, now_ns), run_id, plan, begin)
+
+    def _begin_at(self, due_ns: int, run_id: str, plan: Plan, begin: Callable[[], None]) -> None:
+        """Begin with a run when its time has come, and then its turn; unless it is cancelled before."""
+        if due_ns > self.clock.time_ns():
+            self._waiting[run_id] = self.wall_timers.at(due_ns, lambda: self._begin_in_turn(run_id, plan, begin))
         else:
-            self._when_there_is_room(run_id, plan, begin)
+            self._begin_in_turn(run_id, plan, begin)
 
-    def _when_there_is_room(self, run_id: str, plan: Plan, begin: Callable[[], None]) -> None:
-        if plan.queue is None:
+    def _begin_in_turn(self, run_id: str, plan: Plan, begin: Callable[[], None]) -> None:
+        queue = plan.queue
+        if queue is None:
+            self._waiting.pop(run_id, None)
             if not self.draining:
                 begin()
             return
-        queue = plan.queue
 
         def take() -> bool:
-            if self.draining or run_id in self.runs or self._inbox.was_answered(run_id):
+            if self.draining or run_id not in self._waiting:
                 return False
+            del self._waiting[run_id]
             self._places[run_id] = queue
             begin()
             return True
 
+        self._waiting[run_id] = None
         queue.add(take)
+
+    def _wait_no_longer(self, run_id: str) -> None:
+        timer = self._waiting.pop(run_id, None)
+        if timer is not None:
+            self.wall_timers.cancel(timer)
 
     def _begin(
         self,
@@ -237,7 +254,9 @@ class Engine:
         origin: TraceContext,
         about: tuple[str, ...],
         history: History | None,
+        began_ns: int,
     ) -> None:
+        self._lost.pop(run_id, None)
         run = Run(
             self,
             run_id,
@@ -250,7 +269,6 @@ class Engine:
         )
         self.runs[run_id] = run
         if started.timeout_s:
-            began_ns = history.fold.started_ns if history is not None else self.clock.time_ns()
             limit = TimeoutError(f"the run did not end within {started.timeout_s:g} s")
             timer = self.wall_timers.at(
                 began_ns + round(started.timeout_s * 1e9), lambda: run.stop(Ending(RunFailed(error_info(limit))))
@@ -273,6 +291,9 @@ class Engine:
         """The run is no longer resident; ``final`` is durable."""
         del self.runs[run.id]
         if run.ending is not None and run.ending.error is not None:
+            while len(self._lost) >= _LOST_MAX:
+                del self._lost[next(iter(self._lost))]
+            self._lost[run.id] = run.ending.error
             for watcher in self._watchers.pop(run.id, ()):
                 if not watcher.done():
                     watcher.set_exception(run.ending.error)
@@ -297,6 +318,14 @@ class Engine:
         watcher: asyncio.Future[JournalEntry] = self.loop.create_future()
         self._watchers.setdefault(run_id, []).append(watcher)
         return watcher
+
+    def why_lost(self, run_id: str) -> Exception | None:
+        """Return why nobody here will hear of an open run's end: its journal was lost to another writer, or the whole
+        log was.
+        """
+        if self.failure is not None:
+            return FlowStoppedError(f"the log was lost, the run goes on at the next start: {self.failure}")
+        return self._lost.get(run_id)
 
     def unwatch(self, run_id: str, watcher: asyncio.Future[JournalEntry]) -> None:
         """Forget a future of :meth:`watch`."""
@@ -413,60 +442,78 @@ class Engine:
         """Decide what becomes of an open run: wait for its time, for its turn, for a decision, or go on now."""
         if fold.waiting:
             return
-        plan = self.plans.get(fold.function)
-        now_ns = self.clock.time_ns()
+        run_id, plan = fold.run_id, self.plans.get(fold.function)
         due_ns = fold.wake_at_ns if fold.alone else 0
         if fold.kind == "job":
             due_ns = max([fold.not_before_ns, *(one.retry_at_ns for one in fold.retrying.values())])
-        if plan is not None and due_ns > now_ns:
-            run_id = fold.run_id
-            self.wall_timers.at(due_ns, lambda: self._take_over_in_turn(run_id, plan))
-        elif plan is not None:
-            self._take_over_in_turn(fold.run_id, plan)
+        if fold.deadline_ns:
+            due_ns = min(due_ns, fold.deadline_ns)
+        if plan is not None:
+            self._begin_at(due_ns, run_id, plan, lambda: self.spawn(self.take_over(run_id)))
         else:
-            self.spawn(self.take_over(fold.run_id))
+            self.spawn(self.take_over(run_id))
 
-    def _take_over_in_turn(self, run_id: str, plan: Plan) -> None:
-        self._when_there_is_room(run_id, plan, lambda: self.spawn(self.take_over(run_id)))
-
-    async def take_over(self, run_id: str, resumed: RunResumed | None = None) -> None:
-        """Make an open run ours, durably, and go on with it.
-
-        Args:
-            run_id: The run.
-            resumed: Someone decided that a waiting run is to be tried again.
+    async def resume(self, run_id: str, resumed: RunResumed) -> None:
+        """Have a run that waits for a decision tried again, in its turn, and one that was lost to another writer; any
+        other goes on as it did.
         """
+        history = await self.history(run_id)
+        fold = history.fold
+        if self._set_aside(fold) or not fold.is_open or run_id in self.runs or resumed.message <= fold.position:
+            return
+        if not fold.waiting:
+            if self._lost.pop(run_id, None) is not None:
+                self._settle(fold)
+            return
+        headers = _headers_of(history)
+        try:
+            position = await self._append(run_id, [resumed], fold.position, headers)
+        except PositionConflictError as conflict:
+            _logger.warning("run %s: something else wrote to its journal, it is not resumed: %s", run_id, conflict)
+        except LogClosedError as error:
+            self._lose_log(error)
+        except NotWrittenError as error:
+            _logger.warning("run %s could not be resumed, trying again: %s", run_id, error)
+            self.timers.at(self.clock.monotonic_s() + _RETRY_S, lambda: self.spawn(self.resume(run_id, resumed)))
+        else:
+            value = encode_entry(resumed)
+            fold.apply(StoredRecord(position, JOURNAL_PREFIX + run_id, self.clock.time_ns(), value, b"", headers))
+            self._settle(fold)
+
+    def _set_aside(self, fold: RunFold) -> bool:
+        """Tell that an open run cannot be read, if it cannot."""
+        if not fold.unreadable or fold.ending:
+            return False
+        _logger.error("run %s is set aside: %s", fold.run_id, fold.reason)
+        self.tell(fold.run_id, RunPaused(fold.reason))
+        return True
+
+    async def take_over(self, run_id: str) -> None:
+        """Make an open run ours, durably, and go on with it."""
         begun = False
         try:
             async with self._resuming:
-                begun = await self._take_over(run_id, resumed)
+                begun = await self._take_over(run_id)
         except PositionConflictError as conflict:
             _logger.warning("run %s: something else wrote to its journal; it is left alone: %s", run_id, conflict)
         except LogClosedError as error:
             self._lose_log(error)
         except NotWrittenError as error:
             _logger.warning("run %s could not be taken over, trying again: %s", run_id, error)
-            self.timers.at(self.clock.monotonic_s() + _RETRY_S, lambda: self.spawn(self.take_over(run_id, resumed)))
+            self.timers.at(self.clock.monotonic_s() + _RETRY_S, lambda: self.spawn(self.take_over(run_id)))
             begun = True  # it keeps its place
         finally:
             if not begun and (queue := self._places.pop(run_id, None)) is not None:
                 queue.release()
 
-    async def _take_over(self, run_id: str, resumed: RunResumed | None) -> bool:
+    async def _take_over(self, run_id: str) -> bool:
         history = await self.history(run_id)
         fold, started = history.fold, history.started
-        if fold.unreadable and not fold.ending:
-            _logger.error("run %s is set aside: %s", run_id, fold.reason)
-            self.tell(run_id, RunPaused(fold.reason))
+        if self._set_aside(fold) or started is None or fold.ending or fold.waiting:
             return False
-        if started is None or fold.ending or run_id in self.runs:
+        if self.draining or run_id in self.runs or run_id in self._claiming:
             return False
-        if fold.waiting and resumed is None:
-            return False
-        entries: list[JournalEntry] = [resumed] if resumed is not None else []
         plan = self.plans.get(fold.function)
-        trace = parse_traceparent(history.started_headers.get(TRACEPARENT)) or new_trace()
-        headers = run_headers(run_trace(trace, run_id), fold.about)
         stop: JournalEntry | None = None
         if plan is None:
             stop = RunPaused(
@@ -474,19 +521,29 @@ class Engine:
                 recorded=fold.function,
                 called=", ".join(sorted(self.plans)[:10]),
             )
-        elif fold.claims_in_vain >= CLAIMS_MAX and resumed is None:
+        elif fold.claims_in_vain >= CLAIMS_MAX:
             stop = RunQuarantined(fold.claims_in_vain)
-        entries.append(stop or Claimed(self._process, 1 if resumed is not None else fold.claims_in_vain + 1))
-        position = await self._append(run_id, entries, fold.position, headers)
-        if stop is not None or plan is None:
-            _logger.error("run %s of %s waits for a decision: %s", run_id, fold.function, stop)
-            self.tell(run_id, stop or entries[-1])
-            return False
-        if self.draining:
-            return False
-        fold.claims += 1
-        self._begin(run_id, started, plan, position, trace, fold.about, history)
-        return True
+        entry = stop or Claimed(self._process, fold.claims_in_vain + 1)
+        claimed = self._claiming[run_id] = self.loop.create_future()
+        try:
+            position = await self._append(run_id, [entry], fold.position, _headers_of(history))
+            if stop is not None or plan is None:
+                _logger.error("run %s of %s waits for a decision: %s", run_id, fold.function, stop)
+                self.tell(run_id, entry)
+                return False
+            if self.draining:
+                return False
+            fold.claims += 1
+            self._begin(run_id, started, plan, position, _origin_of(history), fold.about, history, fold.started_ns)
+            return True
+        finally:
+            del self._claiming[run_id]
+            claimed.set_result(None)
+
+    async def claimed(self, run_id: str) -> None:
+        """Return when a run is not being taken over at this moment: it is resident then, or not."""
+        if (claimed := self._claiming.get(run_id)) is not None:
+            await asyncio.wait([claimed])
 
     async def history(self, run_id: str) -> History:
         """Read a run's journal."""
@@ -498,15 +555,24 @@ class Engine:
             after = batch[-1].position
         return History(run_id, records)
 
-    async def end_dormant(self, run_id: str, cancelled: RunCancelled) -> None:
-        """Write the end of a run that is not resident."""
+    async def end_dormant(self, run_id: str, cancelled: RunCancelled) -> bool:
+        """Write the end of a run that is not resident; return whether it has ended, or the wish is not for it. It is
+        ``False`` for a run that is resident by now, or about to be.
+
+        Raises:
+            PositionConflictError: Something else wrote to its journal at this moment.
+            NotWrittenError: It could not be written.
+        """
         history = await self.history(run_id)
         fold = history.fold
-        if not fold.is_open or run_id in self.runs or cancelled.message <= fold.inbox_position:
-            return
-        origin = parse_traceparent(history.started_headers.get(TRACEPARENT)) or new_trace()
-        await self._append(run_id, [cancelled], fold.position, run_headers(run_trace(origin, run_id), fold.about))
+        if not fold.is_open or cancelled.message <= fold.inbox_position:
+            return True
+        if run_id in self.runs or run_id in self._claiming:
+            return False
+        self._wait_no_longer(run_id)
+        await self._append(run_id, [cancelled], fold.position, _headers_of(history))
         self.tell(run_id, cancelled)
+        return True
 
     async def _append(
         self, run_id: str, entries: list[JournalEntry], expected_position: int, headers: Mapping[str, str]
@@ -515,6 +581,14 @@ class Engine:
         return await self.log.append(
             JOURNAL_PREFIX + run_id, records, expected_position=expected_position, use_reserve=True
         )
+
+
+def _origin_of(history: History) -> TraceContext:
+    return parse_traceparent(history.started_headers.get(TRACEPARENT)) or new_trace()
+
+
+def _headers_of(history: History) -> Mapping[str, str]:
+    return run_headers(run_trace(_origin_of(history), history.fold.run_id), history.fold.about)
 
 
 def started_record(started: Started, origin: TraceContext, about: tuple[str, ...]) -> Record:

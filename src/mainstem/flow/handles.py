@@ -58,13 +58,16 @@ class RunHandle(Generic[R]):
             RunPausedError: It waits for a decision.
             RunNotFoundError: There is no such run.
             TimeoutError: It did not end within ``timeout_s``; it goes on.
-            FlowStoppedError: The application stopped first; the run goes on at the next start.
+            FlowStoppedError: The application stopped first, or lost its log; the run goes on at the next start.
+            RunFencedError: Something else writes to the run's journal; this process hears of it no more.
         """
         engine = self._engine("result")
         watcher = engine.watch(self.id)
         try:
             if self.id not in engine.runs:
                 await self._look_back(engine, watcher)
+                if not watcher.done() and (lost := engine.why_lost(self.id)) is not None:
+                    raise lost
             branch = current_branch()
             try:
                 with branch.run.awaiting() if branch is not None else nullcontext():

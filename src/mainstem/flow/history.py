@@ -141,6 +141,7 @@ class RunFold(msgspec.Struct):
     """A run's state, one record after the other; small, and itself JSON, so that a projection can keep it.
 
     Attributes:
+        timeout_s: Limit of the whole run from its start; 0 for none.
         in_turn: Its workflow limits how many runs are carried out at once.
         begun: Something that its code did is on record.
         retrying: Steps that wait for their next attempt, by key.
@@ -158,6 +159,7 @@ class RunFold(msgspec.Struct):
     kind: str = ""
     queue: str = ""
     not_before_ns: int = 0
+    timeout_s: float = 0.0
     in_turn: bool = False
     begun: bool = False
     trigger: Trigger | None = None
@@ -181,6 +183,11 @@ class RunFold(msgspec.Struct):
     inbox_position: int = 0
     unreadable: int = 0
     position: int = 0
+
+    @property
+    def deadline_ns(self) -> int:
+        """When the run is out of time, wall clock; 0 for never."""
+        return self.started_ns + round(self.timeout_s * 1e9) if self.timeout_s else 0
 
     @property
     def is_open(self) -> bool:
@@ -241,6 +248,7 @@ class RunFold(msgspec.Struct):
     def _begin(self, record: StoredRecord, entry: Started) -> None:
         self.function, self.kind, self.queue = entry.function, entry.kind, entry.queue
         self.not_before_ns, self.trigger, self.in_turn = entry.not_before_ns, entry.trigger, entry.in_turn
+        self.timeout_s = entry.timeout_s
         self._know(record)
 
     def _end(self, record: StoredRecord, entry: RunCompleted | RunFailed | RunCancelled) -> None:

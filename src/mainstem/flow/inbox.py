@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mainstem.flow.history import RunFold
-from mainstem.flow.journal import INBOX_PREFIX, InboxMessage, RunCancelled, RunResumed
+from mainstem.flow.journal import INBOX_PREFIX, InboxMessage, RunCancelled, RunCompleted, RunFailed, RunResumed
 from mainstem.flow.run import Ending, Run
-from mainstem.log.errors import LogClosedError, PositionConflictError
+from mainstem.log.errors import LogClosedError, NotWrittenError, PositionConflictError
 
 if TYPE_CHECKING:
     from mainstem.flow.engine import Engine
 
 _logger = logging.getLogger(__name__)
 
-_ANSWERED_MAX = 10_000
 _TRIES_MAX = 10
+_RETRY_S = 1.0
 
 
 class Inbox:
@@ -29,7 +29,6 @@ class Inbox:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._task: asyncio.Task[None] | None = None
-        self._cancelled: dict[str, None] = {}
 
     async def unread(self, folds: dict[str, RunFold], end: int) -> dict[str, list[tuple[int, InboxMessage]]]:
         """Return wishes to open runs that were not answered yet, by run."""
@@ -82,46 +81,52 @@ class Inbox:
             )
             return None
 
-    def was_answered(self, run_id: str) -> bool:
-        """Tell whether a run that waits for its turn was cancelled meanwhile."""
-        return run_id in self._cancelled
-
     def deal_with(self, run_id: str, position: int, message: InboxMessage) -> None:
         """Act on a wish."""
         run = self._engine.runs.get(run_id)
         if message.wish == "cancel":
             cancelled = RunCancelled(message.reason, position)
             if run is not None:
-                self._stop(run, cancelled)
-            else:
-                self._engine.spawn(self._cancel(run_id, cancelled))
+                _stop(run, cancelled)
+            self._engine.spawn(self._cancel(run_id, cancelled))
         elif run is None:
-            self._engine.spawn(self._engine.take_over(run_id, RunResumed(message.reason, position)))
-
-    @staticmethod
-    def _stop(run: Run, cancelled: RunCancelled) -> None:
-        if cancelled.message > run.heard:
-            run.stop(Ending(cancelled))
-
-    def _remember(self, run_id: str) -> None:
-        if len(self._cancelled) >= _ANSWERED_MAX:
-            del self._cancelled[next(iter(self._cancelled))]
-        self._cancelled[run_id] = None
+            self._engine.spawn(self._engine.resume(run_id, RunResumed(message.reason, position)))
 
     async def _cancel(self, run_id: str, cancelled: RunCancelled) -> None:
-        """Cancel a run that was not resident a moment ago."""
-        for _try in range(_TRIES_MAX):
-            fold = (await self._engine.history(run_id)).fold
+        """See to it that a run ends, whether it is resident, dormant, or becomes the one or the other meanwhile."""
+        conflicts = 0
+        while conflicts < _TRIES_MAX:
+            await self._engine.claimed(run_id)
             run = self._engine.runs.get(run_id)
             if run is not None:
-                self._stop(run, cancelled)
-                return
-            if not fold.is_open or cancelled.message <= fold.inbox_position:
-                return  # the wish came before the run did
-            self._remember(run_id)
+                if await self._has_ended(run, cancelled):
+                    return
+                continue  # it was left open, or waits for a decision now
             try:
-                await self._engine.end_dormant(run_id, cancelled)
+                if await self._engine.end_dormant(run_id, cancelled):
+                    return
             except PositionConflictError:
-                continue  # it is being taken over at this moment: look again
-            return
+                conflicts += 1  # it is being taken over at this moment, or something else writes: look again
+            except LogClosedError:
+                return  # the wish is on record: the next start answers it
+            except NotWrittenError as error:
+                _logger.warning("run %s could not be cancelled, trying again: %s", run_id, error)
+                await self._engine.clock.sleep(_RETRY_S)
         _logger.error("run %s could not be cancelled: something else keeps writing to its journal", run_id)
+
+    @staticmethod
+    async def _has_ended(run: Run, cancelled: RunCancelled) -> bool:
+        """Stop a resident run and wait for its end; tell whether nothing is left to do."""
+        if run.task is None or not _stop(run, cancelled):
+            return True
+        await asyncio.wait([run.task])
+        lost = run.ending is not None and run.ending.error is not None
+        return lost or isinstance(run.final, (RunCompleted, RunFailed, RunCancelled))
+
+
+def _stop(run: Run, cancelled: RunCancelled) -> bool:
+    """Stop a run, if the wish is for it."""
+    if cancelled.message <= run.heard:
+        return False
+    run.stop(Ending(cancelled))
+    return True

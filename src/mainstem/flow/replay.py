@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from mainstem.flow.history import Past
 
 
+_REFUSED_AT_ONCE = 100
+_REFUSED_PAUSE_S = 0.05
+
+
 async def enter(branch: Branch, key: str, kind: str, called: str) -> Past | None:
     """Return what is on record for a call, or ``None`` when it is new.
 
@@ -20,6 +24,9 @@ async def enter(branch: Branch, key: str, kind: str, called: str) -> Past | None
     """
     run = branch.run
     if run.ending is not None:
+        # Code that catches this, too, and calls again must not keep the event loop to itself.
+        run.refused += 1
+        await asyncio.sleep(_REFUSED_PAUSE_S if run.refused > _REFUSED_AT_ONCE else 0)
         raise asyncio.CancelledError
     if run.engine.draining:
         await run.park()

@@ -72,11 +72,14 @@ class Run:
         uncalled: The same keys by branch; see :class:`mainstem.flow.history.History`.
         constructs: Calls of ``gather`` and ``map`` under way.
         ending: Set when the run is to stop: every call of its code then raises ``CancelledError``.
+        begun: Its task has had its first turn: only then can a cancel reach the code, and its end be written.
         claims: How often the run was taken over.
+        final: The last record that it left, once it is no longer resident.
         heard: Position of the last wish that was answered, or of the run's beginning: earlier ones are not for it.
         sleepers: Sleeps, back-offs and waits for other runs under way.
         pending: Calls under way (steps, sleeps, gathers).
         abandoned: Calls of ``gather`` and ``map`` whose branches were cancelled: what is recorded there need not come.
+        refused: Calls of its code that were refused since it is being stopped.
         revived: Prefixes of branches of those that are carried out all the same, to fail as they did before.
         under_way: Number and start (wall clock, ns) of the attempts that are being carried out, by key.
     """
@@ -84,10 +87,12 @@ class Run:
     __slots__ = (
         "abandoned",
         "about",
+        "begun",
         "claims",
         "constructs",
         "ending",
         "engine",
+        "final",
         "function",
         "headers",
         "heard",
@@ -98,6 +103,7 @@ class Run:
         "line_timer",
         "past",
         "pending",
+        "refused",
         "rest_noted",
         "rest_timer",
         "revived",
@@ -144,9 +150,12 @@ class Run:
         self.claims = history.fold.claims if history is not None else 0
         self.root = Branch(self, "", None, passed=0)
         self.task: asyncio.Task[None] | None = None
+        self.begun = False
         self.ending: Ending | None = None
+        self.final: JournalEntry | None = None
         self.pending = 0
         self.sleepers = 0
+        self.refused = 0
         self.rest_noted = self.rest_timer = False
         self.heard = history.fold.inbox_position if history is not None else position
         self.constructs = 0
@@ -196,13 +205,13 @@ class Run:
     def begin(self, body: Body) -> None:
         """Start the run's task, in the engine's context: nothing of whoever happened to start it leaks into it."""
         context = self.engine.context.copy()
-        self.task = self.engine.loop.create_task(self._execute(body), name=f"run {self.id}", context=context)
+        self.task = self.engine.loop.create_task(self._live(body), name=f"run {self.id}", context=context)
 
     def stop(self, ending: Ending) -> None:
         """Have the run's code cancelled, and ``ending`` written then; the first reason counts."""
         if self.ending is None:
             self.ending = ending
-            if self.task is not None:
+            if self.task is not None and self.begun:
                 self.task.cancel()
 
     def check_interrupted(self, branch: Branch, key: str) -> None:
@@ -259,6 +268,13 @@ class Run:
             called=shorten(f"raised {info.type}: {info.message}", _SAID_MAX_CHARS),
         )
 
+    async def _live(self, body: Body) -> None:
+        self.begun = True
+        if self.ending is not None:  # stopped before its first turn
+            await self._end(None, None)
+        else:
+            await self._execute(body)
+
     async def _execute(self, body: Body) -> None:
         final: JournalEntry | None = None
         error: BaseException | None = None
@@ -302,6 +318,7 @@ class Run:
         try:
             written = await self._write_end(final) if final is not None else None
         finally:
+            self.final = written
             self.engine.ended(self, written)
 
     async def _write_end(self, final: JournalEntry) -> JournalEntry | None:
