@@ -1,7 +1,7 @@
 # Everything that is done to mainstem, by one name each. Set-up happens by itself, from lock files, and costs nothing when warm.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench chaos sim doctor wheel lock clean set-up-run set-up-dev
+.PHONY: help run test check format bench chaos sim kill-every-call doctor wheel lock clean set-up-run set-up-dev
 
 # The first Python that is new enough; another one: make PYTHON=/path/to/python …
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
@@ -12,7 +12,7 @@ ARGS ?=
 export VIDEO ONCE
 
 help: ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: set-up-run ## Show it: a broken upload becomes adaptive video (ONCE=1 ends afterwards, VIDEO=path takes your clip)
 	@$(BIN)/python -m examples.video.demo
@@ -39,6 +39,10 @@ chaos: set-up-dev ## Kill and stop the leaders of a log that four processes use,
 
 sim: set-up-dev ## Random histories of the log on a failing disk: SEEDS=1000 [FIRST=0]
 	@SEEDS=$(or $(SEEDS),1000) FIRST=$(or $(FIRST),0) $(BIN)/python -m pytest -q tests/sim/test_history.py
+
+kill-every-call: set-up-dev ## Kill a real process with -9 at every system call that it makes on the log, one after the other
+	@$(BIN)/python -m scripts.doctor test --install
+	@KILL=all $(BIN)/python -m pytest -q tests/e2e/test_kill_every_call.py $(ARGS)
 
 bench: set-up-dev ## Measure against peers and the raw limit (ONLY=log.append.c100 for one)
 	@$(BIN)/python -m scripts.doctor bench --install

@@ -37,6 +37,7 @@ NEEDS = (
     Need("chromium", ("chromium",), frozenset({"test"}), "browser tests of the dashboard and the player"),
     Need("fonts-dejavu-core", ("/usr/share/fonts/**/*.ttf",), frozenset({"test"}), "text in the browser tests' pages"),
     Need("redis-server", ("redis-server",), frozenset({"test", "bench"}), "the peer of log.append"),
+    Need("strace", ("strace",), frozenset({"test"}), "a kill at every system call of the log"),
     Need(
         "postgresql",
         ("initdb", "/usr/lib/postgresql/*/bin/initdb"),
