@@ -12,8 +12,10 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mainstem.base.codec import NotDecodableError, NotJsonError, decode, digest, encode, encode_canonical
+from mainstem.base.codec import DEPTH_MAX, NotDecodableError, NotJsonError, decode, digest, encode, encode_canonical
 
 
 class Colour(enum.Enum):
@@ -111,3 +113,62 @@ def test_whatever_bytes_say_is_one_error(data: bytes) -> None:
     """JSON that is nested too deeply, is no UTF-8 or no JSON at all is refused by one and the same error."""
     with pytest.raises(NotDecodableError):
         decode(data)
+
+
+def _nested(depth: int) -> Any:
+    value: Any = []
+    for _level in range(depth - 1):
+        value = [value]
+    return value
+
+
+def test_nesting_is_bounded_on_both_ways() -> None:
+    """A value is nested at most 200 deep, whatever the stack is at the moment; what is written can be read, with some
+    levels around it.
+    """
+    assert decode(encode(_nested(DEPTH_MAX))) == _nested(DEPTH_MAX)
+    assert encode_canonical({"args": [_nested(DEPTH_MAX)]}, around=2)
+    assert decode(b'{"args":[' + encode(_nested(DEPTH_MAX)) + b"]}")
+    for way in (encode, encode_canonical):
+        with pytest.raises(NotJsonError, match="nested more than 200 deep"):
+            way(_nested(DEPTH_MAX + 1))
+    for data in (b"[" * 300 + b"]" * 300, b'{"a":' * 300 + b"1" + b"}" * 300):
+        for given_as in (data, msgspec.Raw(data)):
+            with pytest.raises(NotDecodableError, match="at most 200 deep"):
+                decode(given_as)
+
+
+def test_brackets_in_strings_do_not_count() -> None:
+    """Neither opening brackets in text make a value deep, nor do closing ones hide how deep it is."""
+    for text in ("[" * 500, ']"[' * 300, "\\" * 301 + "{" * 500, '\\"' * 300 + "[" * 300):
+        assert decode(encode([text, {text: text}])) == [text, {text: text}]
+    value: Any = "x"
+    for _level in range(DEPTH_MAX + 1):
+        value = ['\\"]]', value]
+    with pytest.raises(NotJsonError, match="nested"):
+        encode(value)
+    wide = [{"a": [index, "[", '"']} for index in range(1000)]
+    assert decode(encode(wide)) == wide
+
+
+_LEAVES = st.text('[]{}"\\ab') | st.integers() | st.none()
+_VALUES = st.recursive(_LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('[]"\\'), inner))
+
+
+@given(_VALUES, st.integers(0, 8))
+def test_depth_is_told_from_the_bytes(value: Any, depth: int) -> None:
+    """What is counted in the bytes is how deep the value is."""
+
+    def depth_of(part: Any) -> int:
+        if isinstance(part, dict):
+            part = list(part.values())
+        return 1 + max(map(depth_of, part), default=0) if isinstance(part, list) else 0
+
+    padded = [value, *[[]] * 20]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mainstem.base.codec.DEPTH_MAX", depth)
+        if depth_of(padded) > depth:
+            with pytest.raises(NotJsonError):
+                encode(padded)
+        else:
+            assert decode(encode(padded)) == padded

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from mainstem.log.contract import Record
 from mainstem.log.embedded.calls import Block, Call, _one_row, _rows, encode_call
-from mainstem.log.embedded.commit import CommitPlan
+from mainstem.log.embedded.commit import CommitPlan, LonePlan
 from mainstem.log.embedded.index import LogIndex
 from mainstem.log.embedded.layout import LogSettings
 from mainstem.log.errors import PositionConflictError
-from mainstem.log.frame import COMMIT, Column, Commit, build_frame
+from mainstem.log.frame import COMMIT, Column, Commit, build_frame, encode_headers, encode_one
 
 
 def call(stream: str, value: bytes = b"v", expected: int | None = None, dedup_id: str = "", count: int = 1) -> Call:
@@ -115,3 +118,15 @@ def test_a_refusal_by_a_plan_that_came_to_nothing_is_forgotten() -> None:
     CommitPlan(index).add(repeat)
     assert isinstance(refusals[0], PositionConflictError)
     assert (repeat.answer, repeat.error) == ((1,), None)
+
+
+@given(st.binary(max_size=30), st.binary(max_size=300), st.dictionaries(st.text(max_size=4), st.text(max_size=9)))
+def test_a_lone_record_is_framed_as_a_plan_frames_it(key: bytes, value: bytes, headers: dict[str, str]) -> None:
+    """The short way for one record gives the very bytes that the plan of its call gives, and says the same of it."""
+    index = LogIndex(10)
+    plan = CommitPlan(index)
+    plan.add(encode_call([("orders.created", [Record(value, key, headers)], None)], None, False, LogSettings()))
+    assert encode_one("orders.created", key, encode_headers(headers), value) == plan.encode(plan.stream_of_record())
+    lone = LonePlan("orders.created", 1)
+    told = ("first_position", "record_count", "accepted_count", "names", "named")
+    assert [getattr(lone, name) for name in told] == [getattr(plan, name) for name in told]

@@ -3,12 +3,16 @@
 JSON's own types, dataclasses, msgspec structs, named tuples, enums, ``datetime``, ``date``, ``time``, ``timedelta``,
 ``UUID``, ``Decimal``, sets, tuples, bytes (base64), paths, and models with ``model_dump`` and ``model_validate``
 (pydantic) are understood. Not-a-number and the infinities become ``null``, since JSON has none.
+
+Values are nested at most :data:`DEPTH_MAX` deep. What can be written can so be read back wherever that is: Python's own
+limit depends on how deep the caller's stack is at the moment.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -16,6 +20,12 @@ from typing import Any
 import msgspec
 
 from mainstem.base.errors import InvalidArgumentError, MainstemError
+
+DEPTH_MAX = 200
+"""How deep arrays and objects are nested at most in a value; ``[]`` is 1 deep."""
+
+_AROUND_MAX = 16
+"""So many levels mainstem puts around a value at most: the arguments of a call, a dead letter."""
 
 
 class NotJsonError(InvalidArgumentError, TypeError):
@@ -73,28 +83,42 @@ _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 _DECODERS_MAX = 4096
 
 
-def encode(value: object) -> bytes:
+def encode(value: object, *, around: int = 0) -> bytes:
     """Return ``value`` as JSON.
 
+    Args:
+        value: What to write.
+        around: So many of its levels are mainstem's own, around a value of at most :data:`DEPTH_MAX`.
+
     Raises:
-        NotJsonError: A part of it has no JSON form; the error names the place and the type.
+        NotJsonError: A part of it has no JSON form, or it is nested too deeply; the error names the place and the type.
     """
     try:
-        return _encoder.encode(value)
+        data = _encoder.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError, UnicodeEncodeError) as error:
         raise _explained(value, error) from error
+    if _is_deeper(data, DEPTH_MAX + around):
+        raise _too_deep(value)
+    return data
 
 
-def encode_canonical(value: object) -> bytes:
+def encode_canonical(value: object, *, around: int = 0) -> bytes:
     """Return ``value`` as JSON with sorted keys and sets: equal values give equal bytes, in every process.
+
+    Args:
+        value: As for :func:`encode`.
+        around: As for :func:`encode`.
 
     Raises:
         NotJsonError: As for :func:`encode`.
     """
     try:
-        return _canonical.encode(value)
+        data = _canonical.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError, UnicodeEncodeError) as error:
         raise _explained(value, error) from error
+    if _is_deeper(data, DEPTH_MAX + around):
+        raise _too_deep(value)
+    return data
 
 
 def decoder(annotation: Any) -> msgspec.json.Decoder[Any]:
@@ -120,11 +144,38 @@ def decode(data: bytes | msgspec.Raw, annotation: Any = Any) -> Any:
     Raises:
         NotDecodableError: It is no JSON, is nested too deeply, or does not fit; the message names the place.
     """
+    if _is_deeper(data, DEPTH_MAX + _AROUND_MAX):
+        raise NotDecodableError(f"expected JSON that is nested at most {DEPTH_MAX} deep")
     try:
         return decoder(annotation).decode(data)
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
         name = getattr(annotation, "__name__", str(annotation))
         raise NotDecodableError(f"expected JSON of type {name}: {error}") from error
+
+
+_TO_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NO_MARKS = bytes(byte for byte in range(256) if byte not in b'[{]}"')
+
+
+def _is_deeper(data: bytes | msgspec.Raw, depth_max: int) -> bool:
+    """Tell whether JSON is nested deeper than that; of what is no JSON, the answer means nothing.
+
+    It costs little where it is short or has few brackets, and else some nanoseconds a byte: no loop here is Python's.
+    """
+    if type(data) is not bytes:
+        data = bytes(data)
+    if len(data) <= 2 * depth_max or data.count(b"[") + data.count(b"{") <= depth_max:
+        return False
+    if b"\\" in data:  # an escaped quote ends no string
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    marks = data.translate(_TO_STEPS, _NO_MARKS).replace(b'""', b"")
+    if b'"' in marks:  # there are brackets within strings: what is outside is every other part
+        marks = b"".join(marks.split(b'"')[::2])
+    return max(itertools.accumulate(memoryview(marks).cast("b")), default=0) > depth_max
+
+
+def _too_deep(value: object) -> NotJsonError:
+    return NotJsonError("$", type(value).__name__, f"it is nested more than {DEPTH_MAX} deep")
 
 
 def digest(data: bytes) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from mainstem.base.codec import encode
+from mainstem.base.codec import NotDecodableError, decode, encode
 from mainstem.base.text import message_of, recordable
 from mainstem.bus.cursors import NO_VALUE, DeadLetter
 from mainstem.log.contract import ABOUT, TRACEPARENT, Record, StoredRecord
@@ -18,6 +18,9 @@ LETTER_MAX_BYTES = 64 << 10
 
 VALUE_MAX_BYTES = 16 << 10
 """Longest value that a letter repeats."""
+
+_AROUND = 17
+"""What can be read is that much deeper than a value of ours, and the letter is around it."""
 
 _KEY_MAX_BYTES = 1024
 _HEADERS_MAX_BYTES = 8 << 10
@@ -44,7 +47,7 @@ def letter_record(record: StoredRecord, attempts: int, error: BaseException) -> 
         key=key.decode("utf-8", "replace"),
         value=value,
     )
-    return Record(encode(letter), key, _bounded(record.headers))
+    return Record(encode(letter, around=_AROUND), key, _bounded(record.headers))
 
 
 def _bounded(headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -61,7 +64,7 @@ def _bounded(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 def _is_json(data: bytes) -> bool:
     try:
-        msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        decode(data)
+    except NotDecodableError:
         return False
     return True

@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 
-from mainstem.base.codec import encode
 from mainstem.flow.errors import FlowStoppedError
 from mainstem.flow.executors import Executors
 from mainstem.flow.history import CLAIMS_MAX, History, RunFold
@@ -596,4 +595,4 @@ def started_record(started: Started, origin: TraceContext, about: tuple[str, ...
     headers = {TRACEPARENT: origin.traceparent}
     if about:
         headers[ABOUT] = " ".join(about)
-    return Record(encode(started), b"", headers)
+    return Record(encode_entry(started), b"", headers)

@@ -30,6 +30,9 @@ class _RawArguments(msgspec.Struct, frozen=True):
     kwargs: dict[str, msgspec.Raw]
 
 
+_ARGUMENTS_DEPTH = 2
+"""The levels that hold a call's arguments."""
+
 NO_ARGUMENTS = encode_canonical(_Arguments((), {}))
 """The arguments of a call that has none."""
 
@@ -40,7 +43,7 @@ def encode_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
     Raises:
         NotJsonError: One cannot be written as JSON.
     """
-    return encode_canonical(_Arguments(args, kwargs)) if args or kwargs else NO_ARGUMENTS
+    return encode_canonical(_Arguments(args, kwargs), around=_ARGUMENTS_DEPTH) if args or kwargs else NO_ARGUMENTS
 
 
 def arguments_of_raw(value: bytes | msgspec.Raw) -> bytes:

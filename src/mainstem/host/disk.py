@@ -199,7 +199,7 @@ class SystemDisk:
 
     def exists(self, path: Path) -> bool:
         """Tell whether a path names anything."""
-        return os.access(path, os.F_OK, follow_symlinks=False)
+        return os.access(path, os.F_OK)
 
     def open(self, path: Path, *, write: bool = False) -> SystemFile:
         """Open an existing file; it is not inherited by child processes."""

@@ -286,6 +286,19 @@ def encode_commit(
     )
 
 
+def encode_one(name: str, key: bytes, headers: bytes, value: bytes) -> bytes:
+    """Return the body of a commit of one record: what :func:`encode_commit` gives for it, without the columns."""
+    name_size, name_column = _one_name(name)
+    key_size, headers_size, size = len(key), len(headers), len(value)
+    parts = [_SIZES.pack(1, name_size, key_size, headers_size, 0), name_column]
+    if key_size:
+        parts += (_ONE_ROW.pack(0, key_size), key, _PADDING[-key_size % 8])
+    if headers_size:
+        parts += (_ONE_ROW.pack(0, headers_size), headers, _PADDING[-headers_size % 8])
+    parts += (_ONE_ROW.pack(0, size), value, _PADDING[-size % 8])
+    return b"".join(parts)
+
+
 class Commit:
     """A commit's records, decoded as they are asked for. The body's checksum was verified by whoever made this.
 

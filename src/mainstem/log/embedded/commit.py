@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
+from types import MappingProxyType
 
 from mainstem.log.embedded.calls import Answer, Block, Call
 from mainstem.log.embedded.index import LogIndex
 from mainstem.log.errors import PositionConflictError
 from mainstem.log.frame import Column, encode_commit
+
+
+class LonePlan:
+    """The plan of a commit of one record whose caller does not wait: what :class:`CommitPlan` says of it."""
+
+    __slots__ = ("first_position", "names")
+
+    calls: tuple[Call, ...] = ()
+    accepted_count = record_count = 1
+    named: Mapping[str, Answer] = MappingProxyType({})
+
+    def __init__(self, stream: str, position: int) -> None:
+        self.names = [stream]
+        self.first_position = position
 
 
 class CommitPlan:

@@ -14,22 +14,30 @@ from pathlib import Path
 from mainstem.base.names import check_stream
 from mainstem.host.clock import Clock
 from mainstem.host.disk import Buffer, Disk, File
-from mainstem.log.contract import Append, LogStats, Record, StoredRecord, Traits
+from mainstem.log.contract import NO_HEADERS, Append, LogStats, Record, StoredRecord, Traits
 from mainstem.log.embedded.budget import ByteBudget
 from mainstem.log.embedded.calls import Answer, Call, Waiter, encode_call
-from mainstem.log.embedded.commit import CommitPlan
+from mainstem.log.embedded.commit import CommitPlan, LonePlan
 from mainstem.log.embedded.layout import LogSettings, epoch_name
 from mainstem.log.embedded.recovery import Recovered, TornTail
 from mainstem.log.embedded.rolling import NO_ROOM, Rolling
 from mainstem.log.embedded.segment import OpenSegment
 from mainstem.log.embedded.store import CommitStore
 from mainstem.log.embedded.writer import InlinePolicy, WriterThread
-from mainstem.log.errors import AppendOutcomeUnknownError, LogClosedError, LogDeposedError, LogFullError
+from mainstem.log.errors import (
+    AppendOutcomeUnknownError,
+    LogClosedError,
+    LogDeposedError,
+    LogFullError,
+    PositionConflictError,
+)
 from mainstem.log.frame import (
     COMMIT,
     HEADER_BYTES,
     Commit,
     FrameHeader,
+    encode_headers,
+    encode_one,
     frame_bytes,
 )
 
@@ -96,7 +104,7 @@ class EmbeddedLog:
     @property
     def traits(self) -> Traits:
         """What this engine can do."""
-        return traits_of(self._settings)
+        return self._settings.traits
 
     @property
     def end_position(self) -> int:
@@ -179,6 +187,17 @@ class EmbeddedLog:
         use_reserve: bool = False,
     ) -> int:
         """Append to one stream; see :meth:`mainstem.log.contract.Log.append`."""
+        if len(records) == 1 and dedup_id is None:
+            self._check_open()
+            self._callers += 1
+            try:
+                position = self._commit_one(self._callers, stream, records[0], expected_position, use_reserve)
+                if position is not None:
+                    if self._owes_a_turn():
+                        await asyncio.sleep(0)
+                    return position
+            finally:
+                self._callers -= 1
         return (await self._append(((stream, records, expected_position),), dedup_id, use_reserve))[-1]
 
     def append_now(
@@ -194,6 +213,8 @@ class EmbeddedLog:
         self._check_open()
         if self._callers or not self._may_commit_alone(1) or self._owes_a_turn():
             return None
+        if len(records) == 1 and dedup_id is None:
+            return self._commit_one(1, stream, records[0], expected_position, use_reserve)
         call = encode_call(((stream, records, expected_position),), dedup_id, use_reserve, self._settings)
         if not self._commit_alone(call):
             return None
@@ -297,6 +318,34 @@ class EmbeddedLog:
         """Tell whether a call need not wait for the loop's next turn, where others could join it."""
         return not (self._busy or self._flush_due or self._queue) and self._inline.allows_at_once(callers)
 
+    def _commit_one(
+        self, callers: int, stream: str, record: Record, expected_position: int | None, use_reserve: bool
+    ) -> int | None:
+        """Commit one record in its caller's own turn: the same as :meth:`_commit_alone`, in half the time.
+
+        Return its position, or ``None`` where it needs more, or is refused: the longer way says why.
+        """
+        if not self._may_commit_alone(callers):
+            return None
+        check_stream(stream)
+        value, key = record.value, record.key
+        if type(value) is not bytes or type(key) is not bytes:
+            return None
+        headers = encode_headers(record.headers) if record.headers is not NO_HEADERS else b""
+        if len(value) + len(key) + len(headers) > self._settings.append_max_bytes:
+            return None
+        index = self._index
+        if expected_position is not None and (actual := index.last_position(stream)) != expected_position:
+            raise PositionConflictError(stream, expected_position, actual)
+        body = encode_one(stream, key, headers, value)
+        if frame_bytes(len(body)) > self._room_bytes(with_reserve=use_reserve):
+            return None
+        position = index.end_position + 1
+        self._write_inline(LonePlan(stream, position), (), body)
+        if self._failure is not None:
+            raise self._unknown_outcome(position, self._failure)
+        return position
+
     def _commit_alone(self, call: Call) -> bool:
         """Commit one call in its caller's own turn, without a future or a hand-over; ``False`` where it needs more."""
         plan = CommitPlan(self._index)
@@ -305,7 +354,7 @@ class EmbeddedLog:
             return True
         rows = plan.stream_of_record()
         body = plan.encode(rows)
-        if frame_bytes(len(body)) > self._room_bytes(plan.calls):
+        if frame_bytes(len(body)) > self._room_bytes(with_reserve=call.use_reserve):
             return False
         self._write_inline(plan, rows, body)
         return True
@@ -334,7 +383,7 @@ class EmbeddedLog:
                 raise
             if plan.record_count == 0:
                 self._answer(plan)
-            elif frame_bytes(len(body)) <= self._room_bytes(calls):
+            elif frame_bytes(len(body)) <= self._room_bytes(with_reserve=all(call.use_reserve for call in calls)):
                 self._write(plan, rows, body)
             elif self._rolling.is_full:
                 self._refuse_for_lack_of_room(calls)
@@ -357,9 +406,9 @@ class EmbeddedLog:
             size += call.size_bytes
         return calls
 
-    def _room_bytes(self, calls: Sequence[Call]) -> int:
+    def _room_bytes(self, *, with_reserve: bool) -> int:
         rolling = self._rolling
-        return rolling.room_bytes(with_reserve=rolling.is_full and all(call.use_reserve for call in calls))
+        return rolling.room_bytes(with_reserve=with_reserve and rolling.is_full)
 
     def _refuse_for_lack_of_room(self, calls: Sequence[Call]) -> None:
         """Refuse what may not use the reserve; what may goes back to the queue, unless it does not fit there either."""
@@ -393,7 +442,7 @@ class EmbeddedLog:
 
         self._writer.submit(lambda: self._write_and_sync(file, header.offset, buffers), done)
 
-    def _write_inline(self, plan: CommitPlan, rows: Sequence[int], body: bytes) -> None:
+    def _write_inline(self, plan: CommitPlan | LonePlan, rows: Sequence[int], body: bytes) -> None:
         header, buffers = self._next_frame(plan, body)
         try:
             sync_s = self._write_and_sync(self._rolling.active.file, header.offset, buffers)
@@ -405,7 +454,7 @@ class EmbeddedLog:
             self._kept_loop_s += sync_s
             self._committed(plan, rows, header, body, sync_s)
 
-    def _next_frame(self, plan: CommitPlan, body: bytes) -> tuple[FrameHeader, list[bytes]]:
+    def _next_frame(self, plan: CommitPlan | LonePlan, body: bytes) -> tuple[FrameHeader, list[bytes]]:
         return self._rolling.active.next_frame(
             COMMIT, body, plan.first_position, plan.record_count, self._clock.time_ns()
         )
@@ -440,7 +489,7 @@ class EmbeddedLog:
             raise LogDeposedError(str(self._directory))
 
     def _committed(
-        self, plan: CommitPlan, rows: Sequence[int], header: FrameHeader, body: bytes, sync_s: float
+        self, plan: CommitPlan | LonePlan, rows: Sequence[int], header: FrameHeader, body: bytes, sync_s: float
     ) -> None:
         active = self._rolling.active
         active.advance(header)
@@ -449,12 +498,11 @@ class EmbeddedLog:
         self._store.add(header, Commit(header, body, plan.names), rows, plan.named)
         self._answer(plan)
         self._wake_tails()
-        if (
-            active.end_offset * 2 >= active.size_bytes and not self._closing
-        ):  # in good time, and not at the first record
+        # In good time, and not at the first record.
+        if active.end_offset * 2 >= active.size_bytes and not self._closing:
             self._rolling.prepare(self._prepared)
 
-    def _answer(self, plan: CommitPlan) -> None:
+    def _answer(self, plan: CommitPlan | LonePlan) -> None:
         for call in plan.calls:
             self._settle(call)
 
@@ -463,7 +511,14 @@ class EmbeddedLog:
             self._budget.give_back(call.size_bytes)
             call.settle()
 
-    def _poison(self, cause: BaseException, plan: CommitPlan | None) -> None:
+    def _unknown_outcome(self, position: int, cause: BaseException) -> AppendOutcomeUnknownError:
+        return AppendOutcomeUnknownError(
+            f"{self._directory}: writing at position {position} failed ({cause}); the records may be there or not. "
+            "Start the process again and retry with the same dedup_id.",
+            try_command=f"mainstem log verify {self._directory}",
+        )
+
+    def _poison(self, cause: BaseException, plan: CommitPlan | LonePlan | None) -> None:
         """End the log's life in this process: after a failed write or sync nobody can say what the disk holds."""
         self._failure = cause
         if not isinstance(cause, LogDeposedError):
@@ -471,11 +526,7 @@ class EmbeddedLog:
         if plan is not None:
             # Repeats and conflicts too: what they are told may rest on this very commit, so it is as unknown.
             for call in plan.calls:
-                call.error = AppendOutcomeUnknownError(
-                    f"{self._directory}: writing at position {plan.first_position} failed ({cause}); the records "
-                    "may be there or not. Start the process again and retry with the same dedup_id.",
-                    try_command=f"mainstem log verify {self._directory}",
-                )
+                call.error = self._unknown_outcome(plan.first_position, cause)
                 self._settle(call)
         while self._queue:
             call = self._queue.popleft()
@@ -539,16 +590,3 @@ class EmbeddedLog:
             self._writer.stop()
             self._threads.shutdown(wait=False)
             self._lock.release()
-
-
-def traits_of(settings: LogSettings) -> Traits:
-    """Return what the embedded engine can do under some settings."""
-    return Traits(
-        name="embedded",
-        conditional_append=True,
-        atomic_streams=True,
-        max_batch_records=settings.append_max_records,
-        max_batch_bytes=settings.append_max_bytes,
-        dedup_window_calls=settings.dedup_window_calls,
-        dedup_window_s=0.0,
-    )

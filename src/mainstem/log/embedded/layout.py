@@ -11,6 +11,7 @@ import msgspec
 from google_crc32c import value as crc32c
 
 from mainstem.host.disk import Disk
+from mainstem.log.contract import Traits
 from mainstem.log.errors import LogCorruptError, LogFormatError
 from mainstem.log.frame import FORMAT_VERSION, KNOWN_FEATURES
 
@@ -69,6 +70,19 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     def segment_bytes(self, number: int) -> int:
         """Return the planned size of a segment, by its number from 1."""
         return min(self.segment_max_bytes, self.first_segment_bytes << min(number - 1, 40))
+
+    @property
+    def traits(self) -> Traits:
+        """What the embedded engine can do under these settings."""
+        return Traits(
+            name="embedded",
+            conditional_append=True,
+            atomic_streams=True,
+            max_batch_records=self.append_max_records,
+            max_batch_bytes=self.append_max_bytes,
+            dedup_window_calls=self.dedup_window_calls,
+            dedup_window_s=0.0,
+        )
 
 
 class LogMeta(msgspec.Struct, frozen=True):

@@ -18,7 +18,6 @@ from mainstem.host.disk import Disk, SystemDisk
 from mainstem.log.contract import Append, LogStats, Record, StoredRecord, Traits
 from mainstem.log.embedded import EmbeddedLog, LogSettings, open_log
 from mainstem.log.embedded.calls import encode_call
-from mainstem.log.embedded.engine import traits_of
 from mainstem.log.embedded.layout import epochs, socket_name
 from mainstem.log.errors import (
     AppendOutcomeUnknownError,
@@ -289,7 +288,7 @@ class SharedLog:
     @property
     def traits(self) -> Traits:
         """What this engine can do."""
-        return msgspec.structs.replace(traits_of(self._settings), single_owner=False)
+        return msgspec.structs.replace(self._settings.traits, single_owner=False)
 
     @property
     def end_position(self) -> int:
