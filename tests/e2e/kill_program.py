@@ -84,7 +84,7 @@ async def _work(directory: Path, count: int) -> None:
 
 def main() -> None:
     """Wait for a line on standard input, then do the work."""
-    engine.WriterThread = OneThreadWriter  # type: ignore[assignment, misc]
+    engine.WriterThread = OneThreadWriter  # type: ignore[assignment, attr-defined]
     # Where only an ancestor may trace a process, let anybody (of this account) do so.
     ctypes.CDLL(None).prctl(_SET_PTRACER, _ANYBODY, 0, 0, 0)
     loop = OneThreadLoop()
