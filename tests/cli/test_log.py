@@ -1,4 +1,4 @@
-"""``mainstem log verify`` and ``mainstem log stats``."""
+"""``mainstem log verify``, ``mainstem log repair`` and ``mainstem log stats``."""
 
 from __future__ import annotations
 
@@ -66,6 +66,81 @@ def test_an_unfinished_write_is_no_damage(invoke: Invoke, orders: Path) -> None:
 def test_verify_needs_a_log(invoke: Invoke, tmp_path: Path) -> None:
     """A directory without a log ends with exit code 3."""
     assert invoke("log", "verify", tmp_path).code == EXIT_NOT_FOUND
+
+
+def test_a_lost_meta_file_is_damage(invoke: Invoke, orders: Path) -> None:
+    """A log without its meta file is damaged, not absent; a repair makes the file anew, and nothing is gone."""
+    (orders / "log" / "log.meta").unlink()
+    result = invoke("log", "verify", orders)
+    assert result.code == EXIT_FAILED and "log.meta is missing" in result.out
+    assert invoke("log", "repair", orders, "--yes").code == EXIT_OK
+    assert "12 records" not in result.out and "13 records" in invoke("log", "verify", orders).out
+
+
+def test_repair_says_first_what_it_would_do(invoke: Invoke, orders: Path) -> None:
+    """Without ``--yes`` it names damage, gone positions and the files to be kept aside, and changes nothing."""
+    damage(orders)
+    before = {path: path.read_bytes() for path in (orders / "log").iterdir()}
+    result = invoke("log", "repair", orders)
+    assert result.code == EXIT_FAILED
+    assert "gone  position 4\n" in result.out and "11 records, with gaps" in result.out
+    assert f"mainstem log repair {orders / 'log'} --yes" in result.out
+    assert {path: path.read_bytes() for path in (orders / "log").iterdir()} == before
+
+
+def test_repair(invoke: Invoke, orders: Path) -> None:
+    """With ``--yes`` the log is sound again, the damaged file is kept aside, and verify goes on naming what is gone."""
+    damage(orders)
+    damaged = (orders / "log" / "0000000001-000001.wal").read_bytes()
+    result = invoke("log", "repair", orders, "--yes")
+    assert result.code == EXIT_OK and "repaired" in result.out
+    copies = [path.read_bytes() for path in (orders / "log" / "set-aside").iterdir()]
+    assert damaged in copies
+    verified = invoke("log", "verify", orders)
+    assert verified.code == EXIT_OK and "gone  positions 4 to 4" in verified.out
+    assert "$log.repaired" in invoke("tail", "$log.>", "--data", orders, "--no-follow").out
+    again = invoke("log", "repair", orders, "--yes")
+    assert again.code == EXIT_OK and "nothing to repair" in again.out
+
+
+def test_repair_as_json(invoke: Invoke, orders: Path) -> None:
+    """The same as a JSON document, before and behind."""
+    damage(orders)
+    told = invoke("log", "repair", orders, "--json")
+    assert told.code == EXIT_FAILED
+    assert (told.json["sound"], told.json["done"]) == (False, False)
+    assert told.json["gone"] == [{"first_position": 4, "last_position": 4, "is_certain": True}]
+    done = invoke("log", "repair", orders, "--yes", "--json")
+    assert done.code == EXIT_OK
+    assert (done.json["done"], done.json["records"], done.json["next_position"]) == (True, 11, 13)
+
+
+def test_repair_tells_of_files_under_other_names(invoke: Invoke, orders: Path) -> None:
+    """A segment that was renamed is found by its content, put in its place, and told of."""
+    log = orders / "log"
+    (log / "0000000001-000001.wal").rename(log / "0000000002-000001.wal")
+    result = invoke("log", "repair", orders, "--yes")
+    assert result.code == EXIT_OK
+    assert "found  0000000002-000001.wal holds another segment" in result.out
+    assert "13 records" in invoke("log", "verify", orders).out
+
+
+def test_repair_beside_an_owner_is_refused(invoke: Invoke, orders: Path) -> None:
+    """While an application runs on the log, nothing is repaired."""
+
+    async def beside() -> int:
+        log = await open_log(orders / "log")
+        try:
+            return (await asyncio.to_thread(invoke, "log", "repair", orders, "--yes")).code
+        finally:
+            await log.close()
+
+    assert asyncio.run(beside()) == EXIT_FAILED
+
+
+def test_repair_needs_a_log(invoke: Invoke, tmp_path: Path) -> None:
+    """A directory without a log ends with exit code 3."""
+    assert invoke("log", "repair", tmp_path, "--yes").code == EXIT_NOT_FOUND
 
 
 def test_the_log_directory_itself_will_do(invoke: Invoke, orders: Path) -> None:

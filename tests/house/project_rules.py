@@ -208,11 +208,12 @@ def guarantees(path: str, text: str, tests: Mapping[str, Source]) -> Iterator[Fi
         if cells[4] == HELD and not _TEST_NAME.search(cells[2]):
             yield Finding(path, number, f"{cells[0]} is held by no test: expected `tests/….py::test_name`")
         for match in _TEST_NAME.finditer(cells[2] + cells[3]):
-            if not _test_exists(match[1], match[2], tests):
+            if not is_a_test(match[1], match[2], tests):
                 yield Finding(path, number, f"{cells[0]} names {match[0]}, which is not there")
 
 
-def _test_exists(path: str, name: str | None, tests: Mapping[str, Source]) -> bool:
+def is_a_test(path: str, name: str | None, tests: Mapping[str, Source]) -> bool:
+    """Tell whether a file of the tests is there, and holds a function or class of this name."""
     source = tests.get(path)
     if source is None or name is None:
         return source is not None

@@ -224,7 +224,7 @@ def test_length_field_that_lies(length: int) -> None:
         lie = with_length(frame, length)[:HEADER_BYTES]
         # The body's checksum is that of the true body, so that only the length is wrong.
         true_checksum = BASE.contents(segment())[frame.offset + 44 : frame.offset + 48]
-        disk.overwrite(segment(), frame.offset, _sealed(lie[:44] + true_checksum + lie[48:60]))
+        disk.overwrite(segment(), frame.offset, sealed(lie[:44] + true_checksum + lie[48:60]))
         if frame is headers[-1] and length > frame.body_bytes:
             expect_torn(disk)
         else:
@@ -232,7 +232,7 @@ def test_length_field_that_lies(length: int) -> None:
                 reopened(disk)
 
 
-def _sealed(head: bytes) -> bytes:
+def sealed(head: bytes) -> bytes:
     """Return a header's first 60 bytes with their checksum."""
     checksum: int = crc32c(head)
     return head + checksum.to_bytes(4, "little")
@@ -245,7 +245,7 @@ def test_unknown_version_kind_or_feature(at: int, value: int) -> None:
     frame = last_commit(BASE)
     head = bytearray(BASE.contents(segment())[frame.offset : frame.offset + 60])
     head[at] = value
-    disk.overwrite(segment(), frame.offset, _sealed(bytes(head)))
+    disk.overwrite(segment(), frame.offset, sealed(bytes(head)))
     before = disk.files()
     with pytest.raises(LogFormatError, match="this mainstem reads version 1"):
         reopened(disk)

@@ -37,7 +37,7 @@ COMMANDS: Final = {
     "runs": "List workflow runs and jobs, look at one, cancel or resume one",
     "trace": "Show what became of a run, an upload, a video or an entity, from its first record on",
     "tail": "Print the records of matching streams, and go on as new ones come",
-    "log": "Verify a log's files, or tell how much is in them",
+    "log": "Verify a log's files, repair them, or tell how much is in them",
 }
 """The commands, with what each does."""
 

@@ -1,4 +1,4 @@
-"""``mainstem log``: whether a log's files are sound, and how much is in them."""
+"""``mainstem log``: whether a log's files are sound, what a repair makes of damaged ones, and how much is in them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from mainstem.cli.arguments import DEFAULT_DATA, add_json, place, positive
 from mainstem.cli.errors import EXIT_FAILED, EXIT_OK
 from mainstem.cli.output import Output, format_count, format_time, iso_time, layout, printable
 from mainstem.cli.reading import log_directory, open_data, read_all
+from mainstem.host.clock import SystemClock
 from mainstem.host.disk import SystemDisk
 from mainstem.log import owner_pid
+from mainstem.log.embedded.repair import repair_directory
 from mainstem.log.embedded.verify import verify_directory
 from mainstem.ui.format import format_bytes
 
@@ -24,13 +26,15 @@ if TYPE_CHECKING:
     from mainstem.log.engines.nats import NatsAddress
 
 _EPILOG = """\
-Both only read, and work beside a running application.
+verify and stats only read, and work beside a running application. repair
+needs that none runs, and changes nothing unless --yes is given.
 
 Examples:
   mainstem log stats                 records, streams and bytes of ./data
   mainstem log stats --streams 20    with the 20 largest streams
   mainstem log verify backup/data    read and check every frame; exit code 1
                                      where one is damaged
+  mainstem log repair data           what a repair would keep, and what is gone
 """
 
 _VERIFY_EPILOG = """\
@@ -42,9 +46,20 @@ acknowledged.
 Exit codes: 0 sound, 1 damaged, 3 no log there.
 """
 
+_REPAIR_EPILOG = """\
+For a log that does not open. Restore it from a copy, if there is one: that
+keeps more. Every record that can still be proven is kept at its position, also
+behind the damage. Positions that are gone are named, and are never given
+again. Files of which something is not kept are copied whole to set-aside/
+first. Without --yes it says what it would do, and changes nothing. It may be
+interrupted at any moment, and done again.
+
+Exit codes: 0 sound, or repaired; 1 damaged and not repaired; 3 no log there.
+"""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add ``verify`` and ``stats``."""
+    """Add ``verify``, ``repair`` and ``stats``."""
     parser.epilog = _EPILOG
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     verify = actions.add_parser(
@@ -54,6 +69,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         epilog=_VERIFY_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    repair = actions.add_parser(
+        "repair",
+        help="make a damaged log open again, and tell what is gone",
+        description="Make a damaged log open again, and tell what is gone.",
+        epilog=_REPAIR_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    repair.add_argument("--yes", action="store_true", help="do it; without this, only say what would be done")
     stats = actions.add_parser(
         "stats",
         help="tell how much a log holds",
@@ -62,7 +85,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     stats.add_argument("--streams", metavar="N", type=positive, help="list the N largest streams (reads the whole log)")
-    for action in (verify, stats):
+    for action in (verify, repair, stats):
         action.add_argument(
             "directory",
             metavar="PLACE",
@@ -75,9 +98,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, output: Output) -> int:
-    """Verify or measure; return 1 where damage was found."""
+    """Verify, repair or measure; return 1 where there is damage, and was before and behind."""
     if arguments.action == "verify":
         return _verify(arguments.directory, output)
+    if arguments.action == "repair":
+        return _repair(arguments.directory, output, carry_out=arguments.yes)
     asyncio.run(_stats(arguments, output))
     return EXIT_OK
 
@@ -98,11 +123,44 @@ def _verify(data: Path | NatsAddress, output: Output) -> int:
     read = (
         ", ".join(format_count(number, noun) for number, noun in amounts) + f", up to position {report.end_position:,}"
     )
+    for gone in report.gone:
+        output.text(f"{output.style('gone', 'yellow')}  {gone}")
     if report.sound:
         output.text(f"{output.style('sound', 'green')}  {directory}: {read}")
         return EXIT_OK
     output.text(f"Sound before that: {read}. Nothing was changed; keep a copy of {directory} before you try anything.")
+    output.text(f"What a repair would keep:  mainstem log repair {directory}")
     return EXIT_FAILED
+
+
+def _repair(data: Path | NatsAddress, output: Output, *, carry_out: bool) -> int:
+    directory = log_directory(data)
+    report = repair_directory(SystemDisk(), SystemClock(), directory, carry_out=carry_out)
+    sound = not report.findings
+    code = EXIT_OK if sound or report.done else EXIT_FAILED
+    if output.as_json:
+        output.document({"directory": str(directory), "sound": sound, **msgspec.to_builtins(report)})
+        return code
+    records = format_count(report.records, "record")
+    if sound:
+        output.text(f"{output.style('sound', 'green')}  {directory}: {records}; there is nothing to repair")
+        return code
+    for finding in report.findings:
+        output.text(f"{output.style('damaged', 'red')}  {printable(finding)}")
+    for gone in report.gone:
+        output.text(f"{output.style('gone', 'red')}  {gone}")
+    for name in report.set_aside:
+        output.text(f"{output.style('aside', 'yellow')}  {printable(name)}")
+    for name in report.restored:
+        output.text(f"{output.style('found', 'yellow')}  {printable(name)} holds another segment, which is put in place")
+    loss = "with gaps" if report.gone else "all that was acknowledged"
+    kept = f"{directory}: {records}, {loss}; the log goes on at position {report.next_position:,}"
+    if report.done:
+        output.text(f"{output.style('repaired', 'green')}  {kept}")
+        return code
+    output.text(f"A repair would leave {kept}.")
+    output.text(f"Nothing was changed. To do it:  mainstem log repair {directory} --yes")
+    return code
 
 
 class _StreamSize(msgspec.Struct):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mainstem.base.codec import NotDecodableError, decode
 from mainstem.cli.errors import NotFoundError, UsageError
 from mainstem.log import ReadableLog, StoredRecord, open_reader
+from mainstem.log.embedded.layout import MANIFEST_NAME, META_NAME
 
 if TYPE_CHECKING:
     from mainstem.log.engines.nats import NatsAddress
@@ -31,7 +32,8 @@ def log_directory(data: Path | NatsAddress) -> Path:
             try_command=f"mainstem log stats {data}",
         )
     for candidate in (data / "log", data):
-        if (candidate / "log.meta").exists():
+        # A log that lost its meta file is a damaged one: whoever opens it says so.
+        if any((candidate / name).exists() for name in (META_NAME, MANIFEST_NAME)):
             return candidate
     raise NotFoundError(
         f"there is no log in {data}: expected {data / 'log' / 'log.meta'}. Nothing was changed.",

@@ -585,8 +585,10 @@ class EmbeddedLog:
                 await self._loop.run_in_executor(self._threads, self._rolling.write_last)
         finally:
             self._closed = True
-            self._rolling.active.file.close()
-            await self._store.close()
-            self._writer.stop()
-            self._threads.shutdown(wait=False)
-            self._lock.release()
+            try:
+                self._rolling.active.file.close()
+            finally:  # some file systems report late errors here; the lock must not stay for that
+                await self._store.close()
+                self._writer.stop()
+                self._threads.shutdown(wait=False)
+                self._lock.release()

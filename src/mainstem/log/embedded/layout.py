@@ -106,6 +106,33 @@ class Line(msgspec.Struct, frozen=True, array_like=True):
     epoch: int
 
 
+class Hole(msgspec.Struct, frozen=True):
+    """A part of the log that a repair found unreadable: whoever reads goes from its beginning to its end in one step.
+
+    Attributes:
+        begin_segment: Segment of its beginning.
+        begin_offset: Offset there: the end of the last sound frame before it; 0 where the segment has none.
+        end_segment: Segment of the sound frame behind it.
+        end_offset: Offset of that frame.
+        first_position: Position that would have been next at its beginning.
+        next_position: Position that is next behind it. What lies between is gone, and is never given again.
+        chain: What the frame behind it says of the one before it.
+    """
+
+    begin_segment: int
+    begin_offset: int
+    end_segment: int
+    end_offset: int
+    first_position: int
+    next_position: int
+    chain: int
+
+    @property
+    def leaves_segment(self) -> bool:
+        """Whether its end is in a later segment."""
+        return self.end_segment > self.begin_segment
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """Which files are the log's: of each segment, the file of the latest line that has reached it.
 
@@ -114,10 +141,12 @@ class Manifest(msgspec.Struct, frozen=True):
     whatever the other adds to its own files is not the log's any more.
 
     Attributes:
-        lines: In the order of their epochs, and of their first segments.
+        lines: In the order of their first segments.
+        holes: What repairs found unreadable, in the order of the log.
     """
 
     lines: tuple[Line, ...]
+    holes: tuple[Hole, ...] = ()
 
     def line_of(self, segment: int) -> Line:
         """Return the line that a segment belongs to."""
@@ -130,12 +159,40 @@ class Manifest(msgspec.Struct, frozen=True):
     def with_line(self, line: Line) -> Manifest:
         """Return the manifest after another line was begun; lines that it covers whole are gone."""
         kept = tuple(one for one in self.lines if one.first_segment < line.first_segment)
-        return Manifest((*kept, line))
+        return Manifest((*kept, line), self.holes)
 
     def segments(self, names: list[str]) -> list[int]:
-        """Return the numbers of the log's segments among a directory's names, in order."""
+        """Return the numbers of the log's segments among a directory's names, in order; none that is all hole."""
         found = (parse_segment_name(name) for name in names)
-        return sorted(number for number, epoch in filter(None, found) if epoch == self.line_of(number).epoch)
+        return sorted(
+            number
+            for number, epoch in filter(None, found)
+            if epoch == self.line_of(number).epoch and not self.skips(number)
+        )
+
+    def skips(self, segment: int) -> bool:
+        """Tell whether a segment lies wholly within a hole."""
+        return any((hole.begin_segment, hole.begin_offset) <= (segment, 0) < (hole.end_segment, 0) for hole in self.holes)
+
+    def hole_into(self, segment: int) -> Hole | None:
+        """Return the hole behind which a segment's first readable frame stands, if there is one."""
+        return next(
+            (
+                hole
+                for hole in self.holes
+                if hole.end_segment == segment and (hole.begin_segment, hole.begin_offset) <= (segment, 0)
+            ),
+            None,
+        )
+
+    def holes_from(self, segment: int) -> tuple[Hole, ...]:
+        """Return the holes that begin behind a frame of a segment."""
+        return tuple(hole for hole in self.holes if hole.begin_segment == segment and hole.begin_offset)
+
+    def following(self, segment: int) -> tuple[int, bool]:
+        """Return the segment that is to be read behind another, and whether it is certain to exist."""
+        away = next((hole.end_segment for hole in self.holes_from(segment) if hole.leaves_segment), None)
+        return (segment + 1, False) if away is None else (away, True)
 
 
 def segment_name(number: int, epoch: int) -> str:
@@ -170,14 +227,14 @@ def epochs(names: list[str]) -> list[int]:
 
 
 def check_segment_numbers(directory: Path, numbers: list[int], manifest: Manifest) -> None:
-    """Refuse a directory in which a segment is missing.
+    """Refuse a directory in which a segment is missing that no hole covers.
 
     Raises:
         LogCorruptError: The numbers are not 1, 2, 3, … without a gap, at least up to the last line's first.
     """
     needed = max(manifest.lines[-1].first_segment, numbers[-1] if numbers else 1)
     for number in range(1, needed + 1):
-        if number not in numbers:
+        if number not in numbers and not manifest.skips(number):
             raise LogCorruptError(
                 f"{directory / manifest.segment_name(number)} is missing. Nothing was changed.",
                 try_command=f"mainstem log verify {directory}",

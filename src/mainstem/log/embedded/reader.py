@@ -20,7 +20,7 @@ from mainstem.host.clock import Clock
 from mainstem.host.disk import Disk, File
 from mainstem.log.contract import LogStats, StoredRecord
 from mainstem.log.embedded.index import LogIndex
-from mainstem.log.embedded.layout import LogSettings, epochs, read_manifest, read_meta
+from mainstem.log.embedded.layout import LogSettings, epoch_name, epochs, read_manifest, read_meta
 from mainstem.log.embedded.recovery import refuse_headless_log
 from mainstem.log.embedded.scan import Frame, SegmentPlace, check_start, iterate_frames
 from mainstem.log.embedded.store import CommitStore
@@ -103,19 +103,23 @@ class EmbeddedReader:
                     return
                 assert self._file is not None
                 # Asked before reading: when the next segment is there, all of this one's commits are.
-                followed = self._disk.exists(self._path(self._number + 1))
+                following, followed = self._manifest.following(self._number)
+                followed = followed or self._disk.exists(self._path(following))
                 frames = self._new_frames(self._file)
                 if frames:
                     self._file.sync()
                     if self._follow_owner():
                         continue  # written by an owner that was deposed meanwhile: perhaps no part of the log
+                    if not followed and frames[-1].header.kind == COMMIT and self._is_between_owners():
+                        del frames[-1]  # the next look takes it, if the new owner did
+                if frames:
                     self._take(frames)
                 if not followed and (self._previous is None or self._previous.kind != ROLLED_END):
                     return
                 if self._previous is not None:
                     self._ends[self._number] = self._previous
                 self._close_file()
-                self._number += 1
+                self._number = following
 
     def _take(self, frames: Sequence[Frame]) -> None:
         self._previous = frames[-1].header
@@ -128,9 +132,10 @@ class EmbeddedReader:
     def _follow_owner(self) -> bool:
         """Look whether another owner has claimed the log; where it goes on in other files, turn to those."""
         epoch = (epochs(self._disk.list_directory(self._directory)) or [0])[-1]
-        if epoch == self._epoch:
-            return False
+        # Read each time: a new owner claims its epoch first, and says in which files it goes on when it has made them.
         manifest = read_manifest(self._disk, self._directory)
+        if (epoch, manifest) == (self._epoch, self._manifest):
+            return False
         first = next((new.first_segment for new in manifest.lines if new not in self._manifest.lines), None)
         self._epoch, self._manifest, self._store.manifest = epoch, manifest, manifest
         if first is not None and first <= self._number:
@@ -138,10 +143,24 @@ class EmbeddedReader:
             self._number, self._previous = first, self._ends.get(first - 1)
         return True
 
+    def _is_between_owners(self) -> bool:
+        """Tell whether somebody has claimed the log and not yet said in which files it goes on.
+
+        Until then the owner before may write one frame more, in vain: each further one only once that was acknowledged.
+        Where neither lives, the next one to open the log takes in whatever it finds.
+        """
+        line = self._manifest.lines[-1].epoch
+        claimed = [one for one in epochs(self._disk.list_directory(self._directory)) if one >= line]
+        return len(claimed) > 1 and any(
+            self._disk.lock_owner(self._directory / epoch_name(one)) for one in claimed
+        )
+
     def _path(self, number: int) -> Path:
         return self._directory / self._manifest.segment_name(number)
 
     def _open_segment(self) -> bool:
+        while self._manifest.skips(self._number):
+            self._number += 1
         path = self._path(self._number)
         if not self._disk.exists(path):
             self._refuse_missing_segment()
@@ -178,15 +197,23 @@ class EmbeddedReader:
                 frames.append(frame)
                 head = frame.header
             start = head.end_offset
-            if head.kind == ROLLED_END or not any(file.read_at(start, _GROWTH_BYTES)):
-                return frames
+            holes = self._manifest.holes_from(self._number)
             place = SegmentPlace(
-                str(self._path(self._number)), self._log_id, self._number, head.checksum, head.next_position
+                str(self._path(self._number)),
+                self._log_id,
+                self._number,
+                head.checksum,
+                head.next_position,
+                holes=holes,
             )
+            if place.hole_at(start) is None and (
+                head.kind == ROLLED_END or not any(file.read_at(start, _GROWTH_BYTES))
+            ):
+                return frames
             return frames + list(iterate_frames(bytes(start) + file.read_at(start, file.size() - start), place, start))
         data = file.read_at(0, file.size())
         place = place_after(self._directory, self._manifest, self._log_id, self._number, head)
-        frames = list(iterate_frames(data, place))
+        frames = list(iterate_frames(data, place, place.begin_offset))
         check_start(frames, len(data), place)
         return frames
 

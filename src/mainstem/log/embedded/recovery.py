@@ -111,7 +111,7 @@ def recover(
         LogFullError: There is no room for the files of a new owner; nothing is lost.
         OSError: The disk failed; opening again starts over.
     """
-    epoch = _latest_epoch(disk, directory)
+    epoch = latest_epoch(disk, directory)
     owner = disk.lock_owner(directory / epoch_name(epoch))
     if owner and epoch != depose:
         raise LogInUseError(str(directory), owner)
@@ -121,10 +121,10 @@ def recover(
     try:
         left = None if owner or claim_first else _scan(disk, directory, index)
     except (LogCorruptError, FileNotFoundError):
-        if _latest_epoch(disk, directory) != epoch:
+        if latest_epoch(disk, directory) != epoch:
             raise LogInUseError(str(directory), 0) from None  # no damage: another one took it over in mid scan
         raise
-    lock = _claim(disk, directory, epoch + 1)
+    lock = claim(disk, directory, epoch + 1)
     try:
         if owner or claim_first:
             left, index = _scan_beside(disk, directory, settings)
@@ -146,12 +146,17 @@ def recover(
     return Recovered(left.log_id, epoch + 1, lock, taken.manifest, index, taken.active, taken.closed_bytes, taken.torn)
 
 
-def _latest_epoch(disk: Disk, directory: Path) -> int:
+def latest_epoch(disk: Disk, directory: Path) -> int:
+    """Return the latest epoch that was claimed in a directory; 0 when none was."""
     return (epochs(disk.list_directory(directory)) or [0])[-1]
 
 
-def _claim(disk: Disk, directory: Path, epoch: int) -> Lock:
-    """Depose all owners of earlier epochs; of several who try, one succeeds."""
+def claim(disk: Disk, directory: Path, epoch: int) -> Lock:
+    """Depose all owners of earlier epochs; of several who try, one succeeds.
+
+    Raises:
+        LogInUseError: Another one did.
+    """
     path = directory / epoch_name(epoch)
     try:
         lock = disk.lock(path, new=True)
@@ -160,7 +165,7 @@ def _claim(disk: Disk, directory: Path, epoch: int) -> Lock:
     try:
         disk.sync_directory(directory)
         # Owners remove the files of epochs before their own, so the name may have been free for others' being done.
-        if (latest := _latest_epoch(disk, directory)) != epoch:
+        if (latest := latest_epoch(disk, directory)) != epoch:
             raise LogInUseError(str(directory), disk.lock_owner(directory / epoch_name(latest)))
     except BaseException:
         lock.release()
@@ -273,6 +278,7 @@ def _take_over(disk: Disk, directory: Path, left: _Left, epoch: int, *, in_place
     if source.scan.clean and in_place:
         file = disk.open(Path(source.place.path), write=True)
         _write_end_mark_again(file, source)
+        _remove_closed_epochs(disk, directory, manifest, epoch)
     else:
         line = Line(source.place.number, epoch)
         file = _copy(disk, directory, source, segment_name(line.first_segment, epoch))
@@ -372,6 +378,16 @@ def _remove_unfinished(disk: Disk, directory: Path) -> None:
     for name in disk.list_directory(directory):
         if name.endswith(NEW_SUFFIX):
             disk.remove(directory / name)
+
+
+def _remove_closed_epochs(disk: Disk, directory: Path, manifest: Manifest, epoch: int) -> None:
+    """Remove the epochs' files of those who wrote to the line that is gone on with: all of them closed the log.
+
+    As long as one is there, readers take the line's last frame for one that its deposed owner may have written in vain.
+    """
+    for one in epochs(disk.list_directory(directory)):
+        if manifest.lines[-1].epoch <= one < epoch:
+            disk.remove(directory / epoch_name(one))
 
 
 def _remove_leftovers(disk: Disk, directory: Path, manifest: Manifest, epoch: int) -> None:

@@ -14,6 +14,7 @@ from typing import NoReturn
 import msgspec
 from google_crc32c import value as crc32c
 
+from mainstem.log.embedded.layout import Hole
 from mainstem.log.errors import LogCorruptError, LogFormatError
 from mainstem.log.frame import (
     ALIGNMENT,
@@ -48,6 +49,8 @@ class SegmentPlace(msgspec.Struct, frozen=True):
         number: The segment's number.
         chain: Header checksum of the last frame before the segment.
         next_position: Position of the first record that the segment may hold.
+        begin_offset: Where its first readable frame stands: 0, or the end of a hole.
+        holes: The holes that begin behind a frame of it.
     """
 
     path: str
@@ -55,6 +58,12 @@ class SegmentPlace(msgspec.Struct, frozen=True):
     number: int
     chain: int
     next_position: int
+    begin_offset: int = 0
+    holes: tuple[Hole, ...] = ()
+
+    def hole_at(self, offset: int) -> Hole | None:
+        """Return the hole that begins at an offset of the segment, if there is one."""
+        return next((hole for hole in self.holes if hole.begin_offset == offset), None)
 
 
 class SegmentScan(msgspec.Struct):
@@ -64,11 +73,13 @@ class SegmentScan(msgspec.Struct):
         frames: Its valid frames, in order.
         end_offset: Offset behind the last valid frame.
         torn_end_offset: End of an unfinished write that begins at ``end_offset``; equals it when there is none.
+        left_by_hole: Whether a hole that leads to a later segment begins at ``end_offset``.
     """
 
     frames: list[Frame]
     end_offset: int
     torn_end_offset: int
+    left_by_hole: bool = False
 
     @property
     def torn(self) -> bool:
@@ -105,19 +116,27 @@ def scan_segment(data: bytes, place: SegmentPlace) -> SegmentScan:
         LogCorruptError: A frame is bad, and something behind it shows that it was acknowledged.
         LogFormatError: A valid frame has a version or feature that this code does not know.
     """
-    frames = list(iterate_frames(data, place))
+    frames = list(iterate_frames(data, place, place.begin_offset))
     check_start(frames, len(data), place)
     end_offset = frames[-1].header.end_offset
-    return SegmentScan(frames, end_offset, _last_nonzero(data, end_offset))
+    if place.hole_at(end_offset) is not None:
+        return SegmentScan(frames, end_offset, end_offset, left_by_hole=True)
+    return SegmentScan(frames, end_offset, last_nonzero(data, end_offset))
 
 
 def iterate_frames(data: bytes, place: SegmentPlace, offset: int = 0) -> Iterator[Frame]:
     """Yield valid frames from ``offset`` on, up to the first place that holds none; errors as :func:`scan_segment`.
 
-    ``place.chain`` and ``place.next_position`` are those at ``offset``.
+    ``place.chain`` and ``place.next_position`` are those at ``offset``. Holes are stepped over.
     """
     chain, position = place.chain, place.next_position
-    while offset + HEADER_BYTES <= len(data):
+    while True:
+        if (hole := place.hole_at(offset)) is not None:
+            if hole.leaves_segment:
+                return
+            offset, chain, position = hole.end_offset, hole.chain, hole.next_position
+        if offset + HEADER_BYTES > len(data):
+            break
         header = parse_header(memoryview(data)[offset : offset + HEADER_BYTES])
         fault = _header_fault(header, place, offset)
         if header is not None and fault == "":
@@ -131,7 +150,7 @@ def iterate_frames(data: bytes, place: SegmentPlace, offset: int = 0) -> Iterato
             if len(body) == header.body_bytes and computed == header.body_checksum:
                 yield Frame(header, body)
                 offset, chain, position = header.end_offset, header.checksum, header.next_position
-                if header.kind == ROLLED_END:
+                if header.kind == ROLLED_END and place.hole_at(offset) is None:
                     break
                 continue
             fault = f"its body fails its checksum (stored {header.body_checksum:08x}, computed {computed:08x})"
@@ -139,7 +158,7 @@ def iterate_frames(data: bytes, place: SegmentPlace, offset: int = 0) -> Iterato
             # rest.
             inside = header.end_offset <= len(data)
             behind = header.end_offset if inside else offset + ALIGNMENT
-            if inside and (used := _last_nonzero(data, behind)) > behind:
+            if inside and (used := last_nonzero(data, behind)) > behind:
                 # The frame is where its header says, so whatever stands behind it was written after its sync.
                 _corrupt(
                     place, offset, position, f"{fault}, and bytes behind it up to {used} show that it was acknowledged"
@@ -152,7 +171,7 @@ def iterate_frames(data: bytes, place: SegmentPlace, offset: int = 0) -> Iterato
                 place, offset, position, f"{fault}, and a later frame at byte {proof} shows that it was acknowledged"
             )
         return
-    rest = _last_nonzero(data, offset)
+    rest = last_nonzero(data, offset)
     if rest > offset and _later_frame(data, place, offset) is not None:
         _corrupt(place, offset, position, "a frame stands behind the end of the segment")
 
@@ -166,13 +185,16 @@ def check_start(frames: Sequence[Frame], size_bytes: int, place: SegmentPlace) -
     Raises:
         LogCorruptError: It is such a segment.
     """
-    if not frames or frames[0].header.kind != SEGMENT_START:
+    begun = bool(frames) and (frames[0].header.kind == SEGMENT_START) == (place.begin_offset == 0)
+    if not begun:
         raise LogCorruptError(
-            f"{place.path} byte 0: the segment's first frame is damaged or is not of this place (expected segment "
+            f"{place.path} byte {place.begin_offset}: the segment's first frame is damaged or is not of this place (expected segment "
             f"{place.number} of log {place.log_id:016x}). Nothing was changed.",
             try_command=f"mainstem log verify {Path(place.path).parent}",
         )
-    declared = msgspec.json.decode(frames[0].body, type=_SegmentStart).size_bytes
+    if place.begin_offset or place.hole_at(frames[-1].header.end_offset) is not None:
+        return  # a repair has settled what is known of its beginning, or of its end
+    declared = declared_size(frames[0].body)
     if size_bytes < declared:
         raise LogCorruptError(
             f"{place.path} byte {size_bytes}: the file ends here, expected {declared} bytes: it was cut off, and "
@@ -183,6 +205,38 @@ def check_start(frames: Sequence[Frame], size_bytes: int, place: SegmentPlace) -
 
 class _SegmentStart(msgspec.Struct, frozen=True):
     size_bytes: int
+
+
+def declared_size(start_body: bytes) -> int:
+    """Return the size of the file that a segment's first frame states."""
+    return msgspec.json.decode(start_body, type=_SegmentStart).size_bytes
+
+
+def sound_frames(data: bytes, place: SegmentPlace) -> Iterator[Frame]:
+    """Yield every frame that names this very place and whose checksums hold, whatever stands between them.
+
+    Raises:
+        LogFormatError: A sound header has a version or feature that this code does not know.
+    """
+    offset = 0
+    while (found := _later_frame(data, place, offset)) is not None:
+        header = parse_header(memoryview(data)[found : found + HEADER_BYTES])
+        assert header is not None  # it was just found
+        check_format(header, place)
+        body = data[found + HEADER_BYTES : found + HEADER_BYTES + header.body_bytes]
+        if len(body) == header.body_bytes and crc32c(body) == header.body_checksum:
+            yield Frame(header, body)
+        # A sound header says where its frame ends, whatever became of the body: what stands in that is no frame.
+        offset = header.end_offset if header.end_offset <= len(data) else found + ALIGNMENT
+
+
+def sound_headers(data: bytes, place: SegmentPlace, offset: int) -> Iterator[FrameHeader]:
+    """Yield every sound header that names this very place, from ``offset`` on, whatever became of its body."""
+    while (found := _later_frame(data, place, offset)) is not None:
+        header = parse_header(memoryview(data)[found : found + HEADER_BYTES])
+        assert header is not None  # it was just found
+        yield header
+        offset = header.end_offset if header.end_offset <= len(data) else found + ALIGNMENT
 
 
 def _header_fault(header: FrameHeader | None, place: SegmentPlace, offset: int) -> str:
@@ -216,7 +270,7 @@ def check_format(header: FrameHeader, place: SegmentPlace) -> None:
 
 def _later_frame(data: bytes, place: SegmentPlace, offset: int) -> int | None:
     """Return the offset of a valid header of this very segment at or behind ``offset``."""
-    end = _last_nonzero(data, offset)  # the rest of a segment is zeros, which are told apart faster than searched
+    end = last_nonzero(data, offset)  # the rest of a segment is zeros, which are told apart faster than searched
     at = data.find(MAGIC, offset, end)
     while at >= 0:
         if at % ALIGNMENT == 0:
@@ -227,7 +281,7 @@ def _later_frame(data: bytes, place: SegmentPlace, offset: int) -> int | None:
     return None
 
 
-def _last_nonzero(data: bytes, offset: int) -> int:
+def last_nonzero(data: bytes, offset: int) -> int:
     """Return the aligned end of what is not zero behind ``offset``; ``offset`` where all is zero."""
     end = len(data)
     while end > offset:

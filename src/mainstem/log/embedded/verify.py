@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from mainstem.host.disk import Disk
-from mainstem.log.embedded.layout import META_NAME, epoch_name, epochs, read_manifest, read_meta
+from mainstem.log.embedded.layout import META_NAME, SET_ASIDE_NAME, epoch_name, epochs, read_manifest, read_meta
 from mainstem.log.embedded.recovery import refuse_headless_log
 from mainstem.log.embedded.walk import walk
 from mainstem.log.errors import LogCorruptError, LogFormatError, LogNotFoundError
@@ -27,6 +27,7 @@ class VerifyReport(msgspec.Struct):
         torn: A sentence about an unfinished write at the end: no damage, the next opening sets it aside. Empty for
             none.
         findings: A sentence for each damage, which names file and byte.
+        gone: A sentence for each range of positions that an earlier repair found unreadable: no damage any more.
     """
 
     segments: int = 0
@@ -35,6 +36,7 @@ class VerifyReport(msgspec.Struct):
     end_position: int = 0
     torn: str = ""
     findings: list[str] = []
+    gone: list[str] = []
 
     @property
     def sound(self) -> bool:
@@ -78,7 +80,13 @@ def _look(disk: Disk, directory: Path) -> VerifyReport:
 
 
 def _verify_segments(disk: Disk, directory: Path, log_id: int, report: VerifyReport) -> None:
-    for segment in walk(disk, directory, log_id, read_manifest(disk, directory)):
+    manifest = read_manifest(disk, directory)
+    report.gone = [
+        f"positions {hole.first_position} to {hole.next_position - 1}, since a repair ({SET_ASIDE_NAME} keeps the files)"
+        for hole in manifest.holes
+        if hole.next_position > hole.first_position
+    ]
+    for segment in walk(disk, directory, log_id, manifest):
         scan, place = segment.scan, segment.place
         report.segments += 1
         for frame in scan.frames:

@@ -62,6 +62,8 @@ def check_closed(before: Segment, after: Segment, *, is_last: bool) -> None:
         LogCorruptError: Frames of it are damaged or lost.
     """
     scan, path = before.scan, before.place.path
+    if scan.left_by_hole:
+        return
     unfinished_roll = is_last and not after.scan.has_commits
     torn_bytes = scan.torn_end_offset - scan.end_offset
     if torn_bytes and not (unfinished_roll and not scan.rolled and torn_bytes <= HEADER_BYTES):
@@ -83,13 +85,17 @@ def place_after(
 ) -> SegmentPlace:
     """Return what segment ``number`` must say of itself, given the last frame before it.
 
-    A rolled end mark is not part of the chain: it is written after the next segment was begun.
+    A rolled end mark is not part of the chain: it is written after the next segment was begun. Behind a hole its
+    end says what follows.
     """
-    path = str(directory / manifest.segment_name(number))
+    path, holes = str(directory / manifest.segment_name(number)), manifest.holes_from(number)
+    hole = manifest.hole_into(number)
+    if hole is not None:
+        return SegmentPlace(path, log_id, number, hole.chain, hole.next_position, hole.end_offset, holes)
     if previous is None:
-        return SegmentPlace(path, log_id, number, 0, 1)
+        return SegmentPlace(path, log_id, number, 0, 1, holes=holes)
     chain = previous.chain if previous.kind == ROLLED_END else previous.checksum
-    return SegmentPlace(path, log_id, number, chain, previous.next_position)
+    return SegmentPlace(path, log_id, number, chain, previous.next_position, holes=holes)
 
 
 def read_segment(disk: Disk, place: SegmentPlace) -> Segment:
