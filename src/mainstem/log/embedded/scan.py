@@ -270,6 +270,10 @@ def check_format(header: FrameHeader, place: SegmentPlace) -> None:
 
 def _later_frame(data: bytes, place: SegmentPlace, offset: int) -> int | None:
     """Return the offset of a valid header of this very segment at or behind ``offset``."""
+    if offset % ALIGNMENT == 0:  # the usual case, and the quick one
+        header = parse_header(memoryview(data)[offset : offset + HEADER_BYTES])
+        if header is not None and _header_fault(header, place, offset) == "":
+            return offset
     end = last_nonzero(data, offset)  # the rest of a segment is zeros, which are told apart faster than searched
     at = data.find(MAGIC, offset, end)
     while at >= 0:
