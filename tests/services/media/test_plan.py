@@ -174,8 +174,8 @@ def test_short_sources_have_six_chunks_too() -> None:
     st.integers(-5000, 5_000_000),
 )
 def test_every_frame_is_in_exactly_one_chunk(gaps: list[int], constant: bool, first: int) -> None:
-    """Whatever the times, where all frames are shown: chunks follow each other without gap or overlap, in frames, in the
-    source's time and on the timeline.
+    """Whatever the times, where all frames are shown: chunks follow each other without gap or overlap, in frames, in
+    the source's time and on the timeline.
     """
     times = [first]
     for gap in gaps:
