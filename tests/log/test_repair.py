@@ -104,13 +104,18 @@ def changed_files(disk: SimulatedDisk, base: SimulatedDisk = BASE) -> dict[str, 
     return {path: data for path, data in disk.files().items() if before.get(path) != data}
 
 
+def repaired_and_judged(disk: SimulatedDisk) -> list[int]:
+    """Repair a log; return the positions that are gone, of those that were there."""
+    damaged = changed_files(disk)
+    return judge(disk, repair(disk), damaged)
+
+
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damaged_set_of_segments(name: str) -> None:
     """Whatever became of a log's files, a repair keeps what it can prove, names what is gone, and the log goes on."""
     disk = BASE.copy()
     DAMAGES[name](disk)
-    damaged = changed_files(disk)
-    gone = judge(disk, repair(disk), damaged)
+    gone = repaired_and_judged(disk)
     if "exchanged" in name or name in ("last renamed", "meta file missing", "last copied further behind"):
         assert not gone or name == "last renamed"
     if name in ("first missing", "middle missing", "middle emptied", "middle zeroed"):
@@ -137,7 +142,7 @@ def test_a_flipped_bit_costs_one_commit() -> None:
                 disk.flip_bit(segment(number), at)
                 if verify_directory(disk, DIRECTORY).sound:
                     continue  # it hit padding
-                gone = judge(disk, repair(disk), changed_files(disk))
+                gone = repaired_and_judged(disk)
                 assert gone == list(range(header.first_position, header.next_position))
 
 
@@ -165,7 +170,7 @@ def test_cut_at_a_frame_boundary_or_within(number: int) -> None:
         for length in (header.offset, header.offset + 40, header.end_offset):
             disk = BASE.copy()
             disk.cut(segment(number), length)
-            gone = judge(disk, repair(disk), changed_files(disk))
+            gone = repaired_and_judged(disk)
             kept_before = {position for position in ORIGINAL if position < header.first_position}
             if length >= HEADER_BYTES * 2:
                 assert not kept_before & set(gone)
@@ -179,7 +184,7 @@ def test_zeroed_sectors_anywhere() -> None:
             disk = BASE.copy()
             disk.zero(segment(number), offset, 512)
             if not verify_directory(disk, DIRECTORY).sound:
-                judge(disk, repair(disk), changed_files(disk))
+                repaired_and_judged(disk)
 
 
 def test_damage_before_an_end_mark() -> None:
@@ -217,7 +222,7 @@ def test_damaged_small_file(name: str, damage: str) -> None:
         disk.flip_bit(path, 5, 1)
     else:
         disk.cut(path, 0)
-    assert judge(disk, repair(disk), changed_files(disk)) == []
+    assert repaired_and_judged(disk) == []
 
 
 def test_lost_manifest_of_a_log_that_was_taken_over() -> None:
@@ -309,7 +314,7 @@ def test_a_repair_may_die_anywhere(name: str) -> None:
                 reopened(left)
             judge(left, repair(left), damaged)
         else:
-            judge(disk, report, damaged)
+            judge(disk.kill(), report, damaged)
             return
     pytest.fail("a repair does not end")
 
