@@ -165,7 +165,7 @@ def test_what_is_behind_the_damage_is_kept_in_its_place() -> None:
 
 @pytest.mark.parametrize("number", range(1, LAST + 1))
 def test_cut_at_a_frame_boundary_or_within(number: int) -> None:
-    """A segment that was cut off keeps the frames before the cut; how many were behind it at the end is not pretended."""
+    """A segment that was cut off keeps the frames before the cut; what was behind it is named."""
     for header in headers_of(BASE, number):
         for length in (header.offset, header.offset + 40, header.end_offset):
             disk = BASE.copy()
@@ -270,7 +270,6 @@ def test_two_repairs() -> None:
 
 def test_frames_of_another_history_are_not_kept() -> None:
     """Where a segment was exchanged for one of another history, sound in itself, none of its records is served."""
-
     start = written_log(3)
 
     async def other_history() -> SimulatedDisk:
@@ -296,7 +295,7 @@ def test_frames_of_another_history_are_not_kept() -> None:
 
 @pytest.mark.parametrize("name", ["middle missing", "first and second exchanged", "last zeroed", "meta file missing"])
 def test_a_repair_may_die_anywhere(name: str) -> None:
-    """Before and after each operation of a repair, death leaves the log as it was or repaired; done again, it is done."""
+    """Around each operation of a repair, death leaves the log as it was or repaired; done again, it is done."""
     for changes in range(200):
         disk = BASE.copy()
         DAMAGES[name](disk)
@@ -416,9 +415,7 @@ def test_a_reader_goes_on_behind_a_repair() -> None:
         log = await open_log(DIRECTORY, disk=disk, clock=SimulatedClock(), settings=SETTINGS)
         await log.append("orders", [Record(b"new")])
         records = list(await reader.read(">", 0, 1000))
-        assert [record.position for record in records] == [
-            record.position for record in await log.read(">", 0, 1000)
-        ]
+        assert [record.position for record in records] == [record.position for record in await log.read(">", 0, 1000)]
         assert records[-1].value == b"new"
         await reader.close()
         await log.close()
@@ -428,6 +425,7 @@ def test_a_reader_goes_on_behind_a_repair() -> None:
 
 def test_a_repair_on_the_file_system(tmp_path: Path) -> None:
     """On the operating system's files a repair does the same: the log opens again, and the copy is there."""
+
     async def write() -> int:
         log = await open_log(tmp_path, settings=SETTINGS)
         for number in range(9):

@@ -136,6 +136,7 @@ def epoch_not_looked_at_by_readers(patch: pytest.MonkeyPatch) -> None:
 
     original = reader.EmbeddedReader._follow_owner
     patch.setattr(reader.EmbeddedReader, "_follow_owner", once)
+    patch.setattr(reader.EmbeddedReader, "_is_between_owners", lambda _self: False)
 
 
 def failed_frame_left_for_readers(patch: pytest.MonkeyPatch) -> None:

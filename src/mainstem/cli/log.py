@@ -152,7 +152,9 @@ def _repair(data: Path | NatsAddress, output: Output, *, carry_out: bool) -> int
     for name in report.set_aside:
         output.text(f"{output.style('aside', 'yellow')}  {printable(name)}")
     for name in report.restored:
-        output.text(f"{output.style('found', 'yellow')}  {printable(name)} holds another segment, which is put in place")
+        output.text(
+            f"{output.style('found', 'yellow')}  {printable(name)} holds another segment, which is put in place"
+        )
     loss = "with gaps" if report.gone else "all that was acknowledged"
     kept = f"{directory}: {records}, {loss}; the log goes on at position {report.next_position:,}"
     if report.done:

@@ -172,7 +172,9 @@ class Manifest(msgspec.Struct, frozen=True):
 
     def skips(self, segment: int) -> bool:
         """Tell whether a segment lies wholly within a hole."""
-        return any((hole.begin_segment, hole.begin_offset) <= (segment, 0) < (hole.end_segment, 0) for hole in self.holes)
+        return any(
+            (hole.begin_segment, hole.begin_offset) <= (segment, 0) < (hole.end_segment, 0) for hole in self.holes
+        )
 
     def hole_into(self, segment: int) -> Hole | None:
         """Return the hole behind which a segment's first readable frame stands, if there is one."""

@@ -151,9 +151,7 @@ class EmbeddedReader:
         """
         line = self._manifest.lines[-1].epoch
         claimed = [one for one in epochs(self._disk.list_directory(self._directory)) if one >= line]
-        return len(claimed) > 1 and any(
-            self._disk.lock_owner(self._directory / epoch_name(one)) for one in claimed
-        )
+        return len(claimed) > 1 and any(self._disk.lock_owner(self._directory / epoch_name(one)) for one in claimed)
 
     def _path(self, number: int) -> Path:
         return self._directory / self._manifest.segment_name(number)

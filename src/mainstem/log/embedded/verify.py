@@ -82,7 +82,7 @@ def _look(disk: Disk, directory: Path) -> VerifyReport:
 def _verify_segments(disk: Disk, directory: Path, log_id: int, report: VerifyReport) -> None:
     manifest = read_manifest(disk, directory)
     report.gone = [
-        f"positions {hole.first_position} to {hole.next_position - 1}, since a repair ({SET_ASIDE_NAME} keeps the files)"
+        f"positions {hole.first_position} to {hole.next_position - 1}, since a repair ({SET_ASIDE_NAME} has the files)"
         for hole in manifest.holes
         if hole.next_position > hole.first_position
     ]
