@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mainstem.base.names import check_stream
+from mainstem.host import forks
 from mainstem.host.clock import Clock
 from mainstem.host.disk import Buffer, Disk, File
 from mainstem.log.contract import NO_HEADERS, Append, LogStats, Record, StoredRecord, Traits
@@ -80,7 +81,7 @@ class EmbeddedLog:
         self.torn: TornTail | None = recovered.torn
         self.sync_count = 0
         self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
+        self._pid, self._forks = os.getpid(), forks.count
         self._queue: deque[Call] = deque()
         self._budget = ByteBudget(settings.pending_max_bytes)
         self._inline = InlinePolicy(settings.inline_sync_max_s, settings.alone_after_commits)
@@ -187,18 +188,19 @@ class EmbeddedLog:
         use_reserve: bool = False,
     ) -> int:
         """Append to one stream; see :meth:`mainstem.log.contract.Log.append`."""
-        if len(records) == 1 and dedup_id is None:
-            self._check_open()
-            self._callers += 1
-            try:
+        self._check_open()
+        self._callers += 1
+        try:
+            if len(records) == 1 and dedup_id is None:
                 position = self._commit_one(self._callers, stream, records[0], expected_position, use_reserve)
                 if position is not None:
                     if self._owes_a_turn():
                         await asyncio.sleep(0)
                     return position
-            finally:
-                self._callers -= 1
-        return (await self._append(((stream, records, expected_position),), dedup_id, use_reserve))[-1]
+            call = encode_call(((stream, records, expected_position),), dedup_id, use_reserve, self._settings)
+            return (await self._commit(call))[-1]
+        finally:
+            self._callers -= 1
 
     def append_now(
         self,
@@ -226,14 +228,13 @@ class EmbeddedLog:
         self, appends: Sequence[Append], *, dedup_id: str | None = None, use_reserve: bool = False
     ) -> tuple[int, ...]:
         """Append to several streams at once; see :meth:`mainstem.log.contract.Log.append_many`."""
-        return await self._append(
-            [(item.stream, item.records, item.expected_position) for item in appends], dedup_id, use_reserve
-        )
-
-    async def _append(
-        self, appends: Sequence[tuple[str, Sequence[Record], int | None]], dedup_id: str | None, use_reserve: bool
-    ) -> Answer:
-        return await self.commit(encode_call(appends, dedup_id, use_reserve, self._settings))
+        self._check_open()
+        rows = [(item.stream, item.records, item.expected_position) for item in appends]
+        self._callers += 1
+        try:
+            return await self._commit(encode_call(rows, dedup_id, use_reserve, self._settings))
+        finally:
+            self._callers -= 1
 
     async def commit(self, call: Call) -> Answer:
         """Commit a call that was encoded before; as :meth:`append_many`."""
@@ -241,22 +242,23 @@ class EmbeddedLog:
         call.error = None  # it may have been refused elsewhere
         self._callers += 1
         try:
-            if self._may_commit_alone(self._callers) and self._commit_alone(call):
-                if self._owes_a_turn():
-                    await asyncio.sleep(0)
-            else:
-                await self._commit_with_others(call)
+            return await self._commit(call)
         finally:
             self._callers -= 1
-        if call.error is not None:
-            raise call.error
-        return call.answer
 
-    async def _commit_with_others(self, call: Call) -> None:
-        future = self._loop.create_future()
-        if not self.submit(call, future):
+    async def _commit(self, call: Call) -> Answer:
+        if self._may_commit_alone(self._callers) and self._commit_alone(call):
+            if self._owes_a_turn():
+                await asyncio.sleep(0)
+            if call.error is not None:
+                raise call.error
+            return call.answer
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        if self._budget.take_now(call.size_bytes):
+            self._enqueue(call, future)
+        else:
             await self.wait_for_memory(call, future)
-        await future
+        return await future
 
     def submit(self, call: Call, waiter: Waiter) -> bool:
         """Let a call wait for its commit; ``False`` when too much waits already: :meth:`wait_for_memory` instead.
@@ -298,6 +300,8 @@ class EmbeddedLog:
             raise LogClosedError(f"{self._directory}: the log is closed.")
 
     def _check_open(self) -> None:
+        if self._failure is None and not self._closing and self._forks == forks.count:
+            return
         if self._failure is not None:
             raise LogClosedError(
                 f"{self._directory}: an earlier write failed ({self._failure}), which ended the log's life in this "
@@ -306,11 +310,10 @@ class EmbeddedLog:
             )
         if self._closing:
             raise LogClosedError(f"{self._directory}: the log is closed. Nothing was written.")
-        if self._pid != os.getpid():
-            raise LogClosedError(
-                f"{self._directory}: the log was opened by process {self._pid} and cannot be used in a forked child. "
-                "Nothing was written."
-            )
+        raise LogClosedError(
+            f"{self._directory}: the log was opened by process {self._pid} and cannot be used in a forked child. "
+            "Nothing was written."
+        )
 
     # ---- committing: one frame at a time; while it is written, the next one's calls gather
 
@@ -568,7 +571,7 @@ class EmbeddedLog:
 
         Idempotent; cancelling it stops nothing. In a forked child it does nothing: file and lock are the parent's.
         """
-        if self._closed or self._pid != os.getpid():
+        if self._closed or self._forks != forks.count:
             return
         self._closing = True
         if self._close_task is None:

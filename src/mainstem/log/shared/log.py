@@ -13,6 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from mainstem.base.names import check_pattern, check_stream
+from mainstem.host import forks
 from mainstem.host.clock import Clock, SystemClock
 from mainstem.host.disk import Disk, SystemDisk
 from mainstem.log.contract import Append, LogStats, Record, StoredRecord, Traits
@@ -73,7 +74,7 @@ class SharedLog:
         self._settings = settings
         self._shared = shared
         self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
+        self._pid, self._forks = os.getpid(), forks.count
         self._role: Role | None = None
         self._server: LogServer | None = None
         self._changed: asyncio.Future[None] = self._loop.create_future()
@@ -277,7 +278,7 @@ class SharedLog:
                 "Acknowledged records are safe; start the process again.",
                 try_command=f"mainstem log verify {self._directory}",
             )
-        if self._pid != os.getpid():
+        if self._forks != forks.count:
             raise LogClosedError(
                 f"{self._directory}: the log was opened by process {self._pid} and cannot be used in a forked child. "
                 "Nothing was written."
@@ -406,7 +407,7 @@ class SharedLog:
 
     async def close(self) -> None:
         """Finish what is in flight, and let go: of the log, or of its leader. Idempotent."""
-        if self._closing or self._pid != os.getpid():
+        if self._closing or self._forks != forks.count:
             return
         self._closing = True
         await asyncio.shield(self._loop.create_task(self._finish()))
