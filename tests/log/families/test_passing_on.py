@@ -50,7 +50,7 @@ def dies_taking_over(process: SimulatedDisk, changes: int, depose: int = 0) -> b
 
 
 def test_death_around_each_operation_of_a_takeover() -> None:
-    """Claim, copy, manifest, removal: a taker that dies before or after any of them, by kill or power cut, loses nothing."""
+    """Claim, copy, manifest, removal: a taker that dies around any of them loses nothing."""
     start = crashed()
     expected = stored(start)[:-2]
     for changes in range(60):

@@ -188,8 +188,8 @@ def check_start(frames: Sequence[Frame], size_bytes: int, place: SegmentPlace) -
     begun = bool(frames) and (frames[0].header.kind == SEGMENT_START) == (place.begin_offset == 0)
     if not begun:
         raise LogCorruptError(
-            f"{place.path} byte {place.begin_offset}: the segment's first frame is damaged or is not of this place (expected segment "
-            f"{place.number} of log {place.log_id:016x}). Nothing was changed.",
+            f"{place.path} byte {place.begin_offset}: the segment's first frame is damaged or is not of this place "
+            f"(expected segment {place.number} of log {place.log_id:016x}). Nothing was changed.",
             try_command=f"mainstem log verify {Path(place.path).parent}",
         )
     if place.begin_offset or place.hole_at(frames[-1].header.end_offset) is not None:
