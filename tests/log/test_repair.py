@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 from pathlib import Path
 
 import msgspec
@@ -20,6 +22,7 @@ from tests.log.faults import (
     SETTINGS,
     Values,
     bury,
+    current,
     headers_of,
     last_commit,
     open_on,
@@ -32,8 +35,26 @@ from tests.log.test_damage import sealed
 from tests.log.test_segments import BASE, DAMAGES, LAST, drop
 from tests.support import run
 
+
+def closed(base: SimulatedDisk) -> SimulatedDisk:
+    """Return a log that was opened once more and closed in good order."""
+
+    async def close() -> SimulatedDisk:
+        disk = base.copy()
+        log = await open_on(disk)
+        await log.close()
+        return disk.copy()
+
+    return run(close())
+
+
+NONE: frozenset[int] = frozenset()
 ORIGINAL = {position: (stream, value) for position, stream, value in stored(BASE)}
 CLEAN = written_log(11, clean=True)
+DAMAGED_LOGS = int(os.environ.get("DAMAGED_LOGS", "200"))
+"""How many logs with random damage are repaired."""
+
+CLOSED = closed(BASE)
 
 
 def repair(disk: SimulatedDisk, *, carry_out: bool = True) -> RepairReport:
@@ -54,11 +75,14 @@ async def _all_records(disk: SimulatedDisk) -> tuple[Values, Values, int]:
     return found, beside, next_position
 
 
-def judge(disk: SimulatedDisk, report: RepairReport, damaged: dict[str, bytes] | None = None) -> list[int]:
+def judge(
+    disk: SimulatedDisk, report: RepairReport, damaged: dict[str, bytes] | None = None, *, unseen: frozenset[int] = NONE
+) -> list[int]:
     """Check a repaired log against what was in it before; return the positions that are gone, of those that were there.
 
-    Nothing is made up or moved; what is missing is named; what is named as certain was there; no position is given
-    twice; files that are not kept whole are kept aside; the log opens, appends and is sound.
+    Nothing is made up or moved; what is missing is named, but for what left no trace (``unseen``); what is named as
+    certain was there; no position is given twice; files that are not kept whole are kept aside; the log opens, appends
+    and is sound.
     """
     assert report.done and report.findings
     assert verify_directory(disk.another_process(), DIRECTORY).sound
@@ -67,20 +91,20 @@ def judge(disk: SimulatedDisk, report: RepairReport, damaged: dict[str, bytes] |
     assert found[-1][:2] == (report.next_position, REPAIRED_STREAM)
     assert msgspec.json.decode(found[-1][2])["set_aside"] == report.set_aside
     kept = {position: (stream, value) for position, stream, value in found if stream != REPAIRED_STREAM}
+    traced = ORIGINAL.keys() - unseen | kept.keys()
     assert kept.items() <= ORIGINAL.items()
     assert len(found) - 1 == report.records
     named = {
-        position
-        for gone in report.gone
-        for position in ORIGINAL
-        if gone.first_position <= position <= gone.last_position
+        position for gone in report.gone for position in traced if gone.first_position <= position <= gone.last_position
     }
-    assert named == ORIGINAL.keys() - kept.keys()
+    assert named == traced - kept.keys()
     assert not kept.keys() & named
     for gone in report.gone:
         assert not gone.is_certain or gone.last_position <= max(ORIGINAL)
-    assert next_position == report.next_position + 1 > max(ORIGINAL)
-    copies = [disk.contents(DIRECTORY / name) for name in report.set_aside]
+    assert next_position == report.next_position + 1 > max(traced, default=0)
+    files = disk.files()
+    assert all(name.startswith("set-aside/") and str(DIRECTORY / name) in files for name in report.set_aside)
+    copies = [files[str(DIRECTORY / name)] for name in report.set_aside]
     for path, content in (damaged or {}).items():
         assert content in copies, path
     assert verify_directory(disk.another_process(), DIRECTORY).sound
@@ -449,3 +473,49 @@ def test_a_repair_on_the_file_system(tmp_path: Path) -> None:
         return [record.position for record in records]
 
     assert run(again()) == list(range(2, 10))
+
+
+def hurt(disk: SimulatedDisk, seed: int) -> frozenset[int]:
+    """Damage a log in one to five random ways; return positions of which that may have left no trace at all.
+
+    Zeros over the last commits of a log look as if these had never been written.
+    """
+    chance = random.Random(f"damage {seed}")
+    unseen = NONE
+    paths = [current(disk, number) for number in range(1, LAST + 1)]
+    for _damage in range(chance.randint(1, 5)):
+        there = [path for path in paths if disk.exists(path)]
+        if not there:
+            return unseen
+        one, other = chance.choice(there), chance.choice(there)
+        size = len(disk.contents(one))
+        kind = chance.choice(("flip", "flip", "flip", "zero", "noise", "cut", "drop", "swap", "copy", "small"))
+        if kind == "flip" and size:
+            disk.flip_bit(one, chance.randrange(size), chance.randrange(8))
+        elif kind == "zero" and size:
+            disk.zero(one, chance.randrange(size), chance.choice((64, 512, 2048)))
+            unseen = frozenset(_positions_in(LAST)) if one == paths[-1] else unseen
+        elif kind == "noise" and size > 600:
+            disk.overwrite(one, chance.randrange(size - 512), chance.randbytes(512))
+        elif kind == "cut":
+            disk.cut(one, chance.randint(0, size))
+        elif kind == "drop":
+            disk.drop(one)
+        elif kind == "swap":
+            disk.swap(one, other)
+        elif kind == "copy":
+            disk.duplicate(one, other)
+        elif kind == "small" and disk.exists(DIRECTORY / "manifest"):
+            disk.drop(DIRECTORY / "manifest")
+    return unseen
+
+
+@pytest.mark.parametrize("first", range(0, DAMAGED_LOGS, 50))
+def test_random_damage(first: int) -> None:
+    """Whatever several damages leave, a repair tells the truth about it, and the log goes on."""
+    for seed in range(first, first + 50):
+        disk = (BASE if seed % 2 else CLOSED).copy()
+        unseen = hurt(disk, seed)
+        if verify_directory(disk, DIRECTORY).sound:
+            continue
+        judge(disk, repair(disk), unseen=unseen)

@@ -59,6 +59,7 @@ FAMILIES: dict[int, Family] = {
             DAMAGE + "test_bit_flip_before_an_end_mark",
             DAMAGE + "test_bit_flip_in_a_segment_that_was_rolled",
             "tests/log/test_repair.py::test_a_flipped_bit_costs_one_commit",
+            "tests/log/test_repair.py::test_random_damage",
         ),
     ),
     5: Family(

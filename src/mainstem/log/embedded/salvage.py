@@ -373,9 +373,12 @@ class _Walk:
         place = SegmentPlace("", self._result.log_id, highest, 0, 0)
         headers = list(sound_headers(data, place, end))
         short = len(data) < self._declared
-        if not short and self._unbroken and _is_torn(data, end, headers):
+        if not short and self._unbroken and self._nothing_behind(data):
             return self._position, self._position
         at_least = max([self._position, *(header.next_position for header in headers)])
+        if not short and self._unbroken and _is_torn(data, end, headers):
+            # A write that was never finished looks the same as a last one that was damaged: the positions are left out.
+            return self._position, max(at_least, self._position + (last_nonzero(data, end) - end) // _RECORD_MIN_BYTES)
         used = self._declared if short else last_nonzero(data, end)
         return at_least, at_least + (used - end) // _RECORD_MIN_BYTES
 
