@@ -84,7 +84,7 @@ def repair_directory(
     verified = verify_directory(disk, directory)
     if verified.sound:
         return RepairReport(records=verified.records)
-    report = RepairReport(findings=verified.findings)
+    report = RepairReport(findings=[one.replace(" Nothing was changed.", "") for one in verified.findings])
     found = salvage(disk, directory)
     _tell(report, found, found.damaged)
     if not carry_out:
