@@ -8,7 +8,7 @@ import contextlib
 import msgspec
 import pytest
 
-from mainstem.log import AppendOutcomeUnknownError, EmbeddedLog, LogError, Record, open_log
+from mainstem.log import AppendOutcomeUnknownError, EmbeddedLog, EmbeddedReader, LogError, Record, open_log
 from mainstem.log.embedded.layout import epochs
 from mainstem.log.embedded.recovery import recover
 from mainstem.testing import SimulatedClock, SimulatedDisk, keep_all, keep_none, keep_some
@@ -126,6 +126,34 @@ def test_deaths_while_a_living_owner_is_deposed(step: int) -> None:
         if not any(ends):
             return
     pytest.fail("taking over does not end")
+
+
+def test_a_deposed_owner_learns_it_after_others_came_and_went() -> None:
+    """However many owners opened and closed the log since, the first one acknowledges nothing more when it wakes up."""
+
+    async def scenario() -> None:
+        disk = SimulatedDisk()
+        old = await _living_owner(disk, 6)
+        acknowledged = 6
+        for turn in range(4):
+            latest = epochs(disk.list_directory(DIRECTORY))[-1]
+            process = disk.another_process()
+            depose = latest if turn == 0 else 0
+            new = await open_log(DIRECTORY, disk=process, clock=SimulatedClock(), settings=SETTINGS, depose=depose)
+            for _append in range(2):
+                await new.append("a", [Record(b"%d" % acknowledged + b"x" * 700)])
+                acknowledged += 1
+            reader = EmbeddedReader(disk.another_process(), SimulatedClock(), DIRECTORY, SETTINGS)
+            await reader.refresh()
+            assert reader.end_position == acknowledged  # the last one is not held back
+            await reader.close()
+            await new.close()
+        assert await outcome(old.append("a", [Record(b"-1")])) is AppendOutcomeUnknownError
+        await bury(old)
+        reopened(disk)
+        assert _numbers(disk) == list(range(acknowledged))
+
+    run(scenario())
 
 
 def test_a_clock_that_stands_still() -> None:

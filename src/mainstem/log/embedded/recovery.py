@@ -275,10 +275,11 @@ def _take_over(disk: Disk, directory: Path, left: _Left, epoch: int, *, in_place
     alone = _is_alone(disk, directory, epoch)
     if alone:
         _remove_unfinished(disk, directory)
-    if source.scan.clean and in_place:
+    # In place only with all epochs before gone: as long as one is there, readers take the line's last frame for one
+    # that a deposed owner may have written in vain; and one who lives looks for the epoch behind its own.
+    if source.scan.clean and in_place and alone:
         file = disk.open(Path(source.place.path), write=True)
         _write_end_mark_again(file, source)
-        _remove_closed_epochs(disk, directory, manifest, epoch)
     else:
         line = Line(source.place.number, epoch)
         file = _copy(disk, directory, source, segment_name(line.first_segment, epoch))
@@ -378,16 +379,6 @@ def _remove_unfinished(disk: Disk, directory: Path) -> None:
     for name in disk.list_directory(directory):
         if name.endswith(NEW_SUFFIX):
             disk.remove(directory / name)
-
-
-def _remove_closed_epochs(disk: Disk, directory: Path, manifest: Manifest, epoch: int) -> None:
-    """Remove the epochs' files of those who wrote to the line that is gone on with: all of them closed the log.
-
-    As long as one is there, readers take the line's last frame for one that its deposed owner may have written in vain.
-    """
-    for one in epochs(disk.list_directory(directory)):
-        if manifest.lines[-1].epoch <= one < epoch:
-            disk.remove(directory / epoch_name(one))
 
 
 def _remove_leftovers(disk: Disk, directory: Path, manifest: Manifest, epoch: int) -> None:
