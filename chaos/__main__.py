@@ -1,7 +1,9 @@
 """``python -m chaos``: processes on one log under load, whose leader is killed or stopped over and over.
 
-Prints one line of JSON: ``{"acknowledged", "found", "lost", "duplicated", "unknown", "gaps", "leaders_killed",
-"leaders_stopped", "takeover_p50_s", "takeover_p99_s"}``; exits 1 unless nothing is lost, duplicated or out of order.
+Prints one line of JSON: ``{"acknowledged", "found", "lost", "duplicated", "unknown", "gaps", "died", "leaders_killed",
+"leaders_stopped", "takeover_p50_s", "takeover_p99_s"}``; exits 1 unless nothing is lost, duplicated or out of order,
+and no worker died by itself.
+
 A takeover is measured from the kill to the first acknowledgement of an append that was submitted after it.
 """
 
@@ -41,6 +43,7 @@ class Swarm:
         self._started = 0
         self.kills_s: list[float] = []
         self.stops_s: list[float] = []
+        self.died = 0
 
     async def start_worker(self) -> None:
         """Start one more."""
@@ -90,7 +93,10 @@ class Swarm:
     async def end(self) -> None:
         """End all workers, as crashes do."""
         for process in self._processes.values():
-            process.send_signal(signal.SIGKILL)
+            if process.returncode is None:
+                process.send_signal(signal.SIGKILL)
+            else:
+                self.died += 1  # by itself, which none is to do
         for process in self._processes.values():
             await process.wait()
 
@@ -127,6 +133,7 @@ async def judge(swarm: Swarm) -> dict[str, object]:
         "duplicated": sum(count > 1 for count in copies.values()),
         "unknown": len(unknown),
         "gaps": sum(line[0] == "gap" for line in lines),
+        "died": swarm.died,
         "leaders_killed": len(swarm.kills_s),
         "leaders_stopped": len(swarm.stops_s),
         **_takeovers(swarm, lines),
@@ -160,7 +167,8 @@ async def main(arguments: argparse.Namespace) -> int:
             await swarm.end()
         result = await judge(swarm)
     print(json.dumps(result))
-    return 0 if result["acknowledged"] and not (result["lost"] or result["duplicated"] or result["gaps"]) else 1
+    wrong = any(result[name] for name in ("lost", "duplicated", "gaps", "died"))
+    return 0 if result["acknowledged"] and not wrong else 1
 
 
 if __name__ == "__main__":

@@ -47,13 +47,14 @@ class SharedSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         patience_s: A leader that says nothing for so long is deposed.
         ping_s: How often those who are attached ask whether it is there, and how often it looks whether it still leads.
-        open_timeout_s: How long opening waits for a leader that neither answers nor lets go.
+        open_timeout_s: How long opening waits for an owner that neither answers nor lets go: one that shares with
+            nobody, or one that is still reading a long log.
         takeover_timeout_s: How long a call waits for a new leader before it fails, unwritten.
     """
 
     patience_s: float = 2.0
     ping_s: float = 0.5
-    open_timeout_s: float = 5.0
+    open_timeout_s: float = 30.0
     takeover_timeout_s: float = 30.0
 
 
