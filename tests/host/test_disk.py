@@ -90,6 +90,17 @@ def test_zeros(disk: Disk, tmp_path: Path) -> None:
     file.close()
 
 
+def test_reserved_space(disk: Disk, tmp_path: Path) -> None:
+    """Space that is reserved has the size that was asked for, reads as zeros, and can be written."""
+    file = disk.create(tmp_path / "reserved")
+    disk.reserve(file, (1 << 20) + 5)
+    assert file.size() == (1 << 20) + 5
+    assert not file.read_at(0, 1 << 21).strip(b"\0")
+    file.write_at(1 << 19, [b"here"])
+    assert file.read_at(1 << 19, 4) == b"here" and file.size() == (1 << 20) + 5
+    file.close()
+
+
 def test_names(disk: Disk, tmp_path: Path) -> None:
     """Names are created once, listed in order, renamed over others and removed."""
     for name in ("b", "a"):

@@ -105,7 +105,7 @@ class _SyncsTwice:
 
 def copy_not_synced(patch: pytest.MonkeyPatch) -> None:
     """What a dead owner left in the page cache is copied and served, and the copy is not made durable first."""
-    patch.setattr(recovery, "allocate", lambda *arguments: _SyncsTwice(allocate(*arguments)))
+    patch.setattr(recovery, "allocate", lambda *arguments, **options: _SyncsTwice(allocate(*arguments, **options)))
 
 
 def served_in_place(patch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,13 @@ class Disk(Protocol):
         """Fill an empty file with ``size`` zero bytes, written, so that later overwrites need no allocation."""
         ...
 
+    def reserve(self, file: File, size: int) -> None:
+        """Give an empty file ``size`` bytes of space that read as zeros: at once, where the file system can.
+
+        Overwriting them later costs more than overwriting written zeros does, once for each.
+        """
+        ...
+
     def rename(self, source: Path, target: Path) -> None:
         """Rename atomically, replacing the target. Not durable before :meth:`sync_directory`."""
         ...
@@ -159,6 +166,10 @@ class SystemFile:
         """Sync the file's data (``fdatasync``)."""
         os.fdatasync(self._descriptor)
 
+    def reserve(self, size: int) -> None:
+        """Allocate so many bytes, which read as zeros."""
+        os.posix_fallocate(self._descriptor, 0, size)
+
     def truncate(self, size: int) -> None:
         """Set the file's size."""
         os.ftruncate(self._descriptor, size)
@@ -213,6 +224,13 @@ class SystemDisk:
         """Fill an empty file with zeros."""
         for offset in range(0, size, len(_ZEROS)):
             file.write_at(offset, [_ZEROS[: size - offset]])
+
+    def reserve(self, file: File, size: int) -> None:
+        """Allocate space (``posix_fallocate``)."""
+        if isinstance(file, SystemFile):
+            file.reserve(size)
+        else:
+            self.write_zeros(file, size)
 
     def rename(self, source: Path, target: Path) -> None:
         """Rename atomically."""

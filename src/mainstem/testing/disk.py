@@ -266,6 +266,10 @@ class SimulatedDisk:
         for offset in range(0, size, len(_ZEROS)):
             file.write_at(offset, [_ZEROS[: size - offset]])
 
+    def reserve(self, file: File, size: int) -> None:
+        """Fill an empty file with zeros, as a file system does that knows no better way."""
+        self.write_zeros(file, size)
+
     def rename(self, source: Path, target: Path) -> None:
         """Rename atomically, replacing the target; pending until the directories are synced."""
         with self._guard:

@@ -312,7 +312,7 @@ def _copy(disk: Disk, directory: Path, source: Segment, name: str) -> File:
     Blocks are read again rather than kept, and compared by checksum.
     """
     end_offset = source.scan.last_frame.header.end_offset
-    file = allocate(disk, directory, name, source.size_bytes)
+    file = allocate(disk, directory, name, source.size_bytes, at_once=True)
     try:
         old = disk.open(Path(source.place.path))
         try:

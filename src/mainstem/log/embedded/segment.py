@@ -58,8 +58,10 @@ class OpenSegment:
         )
 
 
-def allocate(disk: Disk, directory: Path, name: str, size_bytes: int) -> File:
+def allocate(disk: Disk, directory: Path, name: str, size_bytes: int, *, at_once: bool = False) -> File:
     """Create ``<name>.new``, filled with written zeros and synced. This is where a full disk is met.
+
+    With ``at_once`` its space is only reserved: for whoever must not let others wait.
 
     Raises:
         OSError: ENOSPC or EDQUOT when there is no room; the unfinished file is gone then.
@@ -69,7 +71,7 @@ def allocate(disk: Disk, directory: Path, name: str, size_bytes: int) -> File:
         disk.remove(path)
     file = disk.create(path)
     try:
-        disk.write_zeros(file, size_bytes)
+        (disk.reserve if at_once else disk.write_zeros)(file, size_bytes)
         file.sync()
     except BaseException:
         file.close()
