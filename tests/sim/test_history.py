@@ -21,3 +21,9 @@ def test_history(seed: int) -> None:
 def test_same_seed_same_history() -> None:
     """A seed tells the whole history: a second run tells the same story."""
     assert [run_history(seed) for seed in range(5)] == [run_history(seed) for seed in range(5)]
+
+
+@pytest.mark.parametrize("seed", [100551, 101311, 104633])
+def test_a_roll_that_died_behind_an_orderly_end(seed: int) -> None:
+    """These once left an empty next segment behind, which chained to an end that the log no longer had."""
+    run_history(seed)

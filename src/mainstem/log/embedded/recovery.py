@@ -280,6 +280,10 @@ def _take_over(disk: Disk, directory: Path, left: _Left, epoch: int, *, in_place
     if source.scan.clean and in_place and alone:
         file = disk.open(Path(source.place.path), write=True)
         _write_end_mark_again(file, source)
+        if source is not last:
+            # The segment that a roll had begun chains to the end as it was; nobody may go on to it from another one.
+            disk.remove(Path(last.place.path))
+            disk.sync_directory(directory)
     else:
         line = Line(source.place.number, epoch)
         file = _copy(disk, directory, source, segment_name(line.first_segment, epoch))
