@@ -257,12 +257,7 @@ def _read_checked(disk: Disk, path: Path, kind: type[T]) -> T | None:
     """
     if not disk.exists(path):
         return None
-    file = disk.open(path)
-    try:
-        data = file.read_at(0, file.size())
-    finally:
-        file.close()
-    line, _, checksum = data.partition(b"\n")
+    line, _, checksum = read_file(disk, path).partition(b"\n")
     if checksum == b"%08x\n" % crc32c(line):
         with contextlib.suppress(msgspec.MsgspecError):  # intact bytes of another shape: as useless as damaged ones
             return msgspec.json.decode(line, type=kind)
@@ -273,17 +268,44 @@ def _read_checked(disk: Disk, path: Path, kind: type[T]) -> T | None:
 
 def write_checked(disk: Disk, path: Path, value: msgspec.Struct) -> None:
     """Put a small file in its place, whole and durable."""
+    write_file(disk, path, encode_checked(value))
+
+
+def read_file(disk: Disk, path: Path) -> bytes:
+    """Return all of a file's bytes."""
+    file = disk.open(path)
+    try:
+        return file.read_at(0, file.size())
+    finally:
+        file.close()
+
+
+def write_file(disk: Disk, path: Path, data: bytes) -> None:
+    """Put a file in its place, whole and durable: a crash leaves it as it was, or as it is to be."""
     temporary = path.with_name(path.name + NEW_SUFFIX)
     if disk.exists(temporary):
         disk.remove(temporary)
     file = disk.create(temporary)
     try:
-        file.write_at(0, [encode_checked(value)])
+        file.write_at(0, [data])
         file.sync()
     finally:
         file.close()
     disk.rename(temporary, path)
     disk.sync_directory(path.parent)
+
+
+def set_aside(disk: Disk, directory: Path, name: str, data: bytes) -> Path:
+    """Keep a durable copy of bytes that the log gives up; return its path.
+
+    It is to be named by its content, so that a crash in here and a second try make the same copy.
+    """
+    aside = directory / SET_ASIDE_NAME
+    disk.make_directory(aside)
+    target = aside / name
+    if not disk.exists(target):
+        write_file(disk, target, data)
+    return target
 
 
 def read_manifest(disk: Disk, directory: Path) -> Manifest:

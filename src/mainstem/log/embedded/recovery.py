@@ -28,7 +28,6 @@ from mainstem.log.embedded.layout import (
     MANIFEST_NAME,
     META_NAME,
     NEW_SUFFIX,
-    SET_ASIDE_NAME,
     Line,
     LogMeta,
     LogSettings,
@@ -36,9 +35,11 @@ from mainstem.log.embedded.layout import (
     epoch_name,
     epochs,
     parse_segment_name,
+    read_file,
     read_manifest,
     read_meta,
     segment_name,
+    set_aside,
     socket_name,
     sockets,
     write_checked,
@@ -183,11 +184,7 @@ def refuse_headless_log(disk: Disk, directory: Path) -> None:
     names = [name for name in disk.list_directory(directory) if parse_segment_name(name)]
     for name in names:
         path = directory / name
-        file = disk.open(path)
-        try:
-            data = file.read_at(0, file.size())
-        finally:
-            file.close()
+        data = read_file(disk, path)
         if (len(names) > 1 and not name.startswith(segment_name(1, 1)[:10])) or data.count(_COMMIT_MARK):
             raise LogCorruptError(
                 f"{directory / META_NAME} is missing, but {path} holds records. Nothing was changed.",
@@ -198,7 +195,7 @@ def refuse_headless_log(disk: Disk, directory: Path) -> None:
 _COMMIT_MARK = b"MSF1" + bytes([FORMAT_VERSION, COMMIT])
 
 
-def _create(disk: Disk, clock: Clock, directory: Path, settings: LogSettings, epoch: int) -> LogMeta:
+def _create(disk: Disk, clock: Clock, directory: Path, settings: LogSettings, epoch: int) -> None:
     for name in disk.list_directory(directory):
         if parse_segment_name(name) or name.endswith(NEW_SUFFIX) or name == MANIFEST_NAME:
             disk.remove(directory / name)
@@ -211,7 +208,6 @@ def _create(disk: Disk, clock: Clock, directory: Path, settings: LogSettings, ep
     write_checked(disk, directory / MANIFEST_NAME, Manifest((Line(1, epoch),)))
     meta = LogMeta(FORMAT_VERSION, 0, f"{log_id:016x}", clock.time_ns())
     write_checked(disk, directory / META_NAME, meta)
-    return meta
 
 
 class _Left(msgspec.Struct):
@@ -311,10 +307,7 @@ def _is_alone(disk: Disk, directory: Path, epoch: int) -> bool:
 
 
 def _copy(disk: Disk, directory: Path, source: Segment, name: str) -> File:
-    """Copy a segment as far as it is valid, without the mark of a roll, into a file of its own; return that, durable.
-
-    Blocks are read again rather than kept, and compared by checksum.
-    """
+    """Copy a segment as far as it is valid, without the mark of a roll, into a new file; return that, durable."""
     end_offset = source.scan.last_frame.header.end_offset
     file = allocate(disk, directory, name, source.size_bytes, at_once=True)
     try:
@@ -359,22 +352,7 @@ def _set_torn_tail_aside(disk: Disk, directory: Path, last: Segment) -> TornTail
         data = file.read_at(offset, size)
     finally:
         file.close()
-    aside = directory / SET_ASIDE_NAME
-    disk.make_directory(aside)
-    # Named by content, so that a crash in here and a second recovery make the same copy.
-    target = aside / f"{path.name}-{offset}-{crc32c(data):08x}.torn"
-    if not disk.exists(target):
-        temporary = aside / (target.name + NEW_SUFFIX)
-        if disk.exists(temporary):
-            disk.remove(temporary)
-        copy = disk.create(temporary)
-        try:
-            copy.write_at(0, [data])
-            copy.sync()
-        finally:
-            copy.close()
-        disk.rename(temporary, target)
-        disk.sync_directory(aside)
+    target = set_aside(disk, directory, f"{path.name}-{offset}-{crc32c(data):08x}.torn", data)
     return TornTail(last.place.path, offset, len(data), str(target))
 
 

@@ -23,17 +23,19 @@ from mainstem.host.disk import Disk
 from mainstem.log.embedded.layout import (
     MANIFEST_NAME,
     META_NAME,
-    NEW_SUFFIX,
     SET_ASIDE_NAME,
     LogSettings,
     epoch_name,
     epochs,
+    read_file,
     segment_name,
+    set_aside,
     write_checked,
+    write_file,
 )
 from mainstem.log.embedded.recovery import claim, latest_epoch
 from mainstem.log.embedded.salvage import Gone, Salvage, salvage
-from mainstem.log.embedded.segment import create_segment, publish, write_end_mark
+from mainstem.log.embedded.segment import create_segment, write_end_mark
 from mainstem.log.embedded.verify import verify_directory
 from mainstem.log.errors import LogInUseError
 from mainstem.log.frame import CLEAN_END, COMMIT, Column, encode_commit
@@ -116,54 +118,25 @@ def _refuse_owner(disk: Disk, directory: Path, but: int = 0) -> None:
             raise LogInUseError(str(directory), owner)
 
 
-def _tell(report: RepairReport, found: Salvage, set_aside: list[str]) -> None:
+def _tell(report: RepairReport, found: Salvage, copies: list[str]) -> None:
     report.records = found.records
     report.gone = found.gone
-    report.set_aside = set_aside
+    report.set_aside = copies
     report.restored = sorted(found.moved.values())
     report.next_position = found.holes[-1].next_position
 
 
 def _set_aside(disk: Disk, directory: Path, name: str) -> str:
     """Copy a whole file, durably; named by its content, so that a repair that is done again makes no second copy."""
-    data = _read(disk, directory / name)
-    aside = directory / SET_ASIDE_NAME
-    disk.make_directory(aside)
-    target = aside / f"{name}-{crc32c(data):08x}.damaged"
-    if not disk.exists(target):
-        _write_new(disk, target, data)
-        disk.rename(target.with_name(target.name + NEW_SUFFIX), target)
-        disk.sync_directory(aside)
+    data = read_file(disk, directory / name)
+    target = set_aside(disk, directory, f"{name}-{crc32c(data):08x}.damaged", data)
     return f"{SET_ASIDE_NAME}/{target.name}"
 
 
 def _restore_moved(disk: Disk, directory: Path, found: Salvage, epoch: int) -> None:
     """Copy segments that were found under other names to names of their own."""
     for number, name in found.moved.items():
-        own = segment_name(number, epoch)
-        _write_new(disk, directory / own, _read(disk, directory / name))
-        publish(disk, directory, own)
-
-
-def _read(disk: Disk, path: Path) -> bytes:
-    file = disk.open(path)
-    try:
-        return file.read_at(0, file.size())
-    finally:
-        file.close()
-
-
-def _write_new(disk: Disk, path: Path, data: bytes) -> None:
-    """Write and sync ``<path>.new``."""
-    temporary = path.with_name(path.name + NEW_SUFFIX)
-    if disk.exists(temporary):
-        disk.remove(temporary)
-    file = disk.create(temporary)
-    try:
-        file.write_at(0, [data])
-        file.sync()
-    finally:
-        file.close()
+        write_file(disk, directory / segment_name(number, epoch), read_file(disk, directory / name))
 
 
 def _begin_segment(

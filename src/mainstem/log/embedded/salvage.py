@@ -25,6 +25,7 @@ from mainstem.log.embedded.layout import (
     LogMeta,
     Manifest,
     parse_segment_name,
+    read_file,
     read_manifest,
     read_meta,
 )
@@ -121,11 +122,7 @@ class _Files:
         self.first_headers = {name: self._first_header(name) for name in self.by_name}
 
     def read(self, name: str) -> bytes:
-        file = self._disk.open(self._directory / name)
-        try:
-            return file.read_at(0, file.size())
-        finally:
-            file.close()
+        return read_file(self._disk, self._directory / name)
 
     def _first_header(self, name: str) -> FrameHeader | None:
         """Return the first sound header that stands where it says, of whatever log."""
